@@ -1,0 +1,155 @@
+"""The training session: one graph whose weights and optimizer state go round in two sets of buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnspec_runtime.errors import DataError, ProgramError, listing, shape_text
+from nnspec_runtime.metrics import Averages
+from nnspec_runtime.program import Input, Program, State
+from nnspec_runtime.session import Device, empty_value, numpy_dtype, open_session, ort_value, overwrite, run_failure
+from nnspec_runtime.slots import Slot
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = NDArray[Any]
+
+
+class TrainingSession:
+    """Run the training step; the state never leaves the device.
+
+    Every state that the step changes has two buffers. One IO binding reads the first set and writes the second, the
+    other reads the second and writes the first; both are bound once, and steps alternate between them. An input and an
+    output in one buffer would save memory, but onnxruntime does not check that, and may corrupt it silently.
+    Raises ProgramError when graph and manifest disagree.
+    """
+
+    def __init__(self, program: Program, device: Device | None = None) -> None:
+        self.program = program
+        self.device = device or Device()
+        manifest = program.manifest
+        if manifest.loss is None:
+            raise ProgramError(f"the program of network '{manifest.network}' names no loss, so it cannot be trained")
+        self._session = open_session(program.graph("step"), self.device, "step")
+        declared = {one.name for one in self._session.get_inputs()}
+        results = {one.name: one for one in self._session.get_outputs()}
+        known = {one.name for one in manifest.inputs} | {one.input for one in manifest.state}
+        averages = Averages(manifest.figures)
+        written = [one.output for one in manifest.state if one.output is not None]
+        problems = [f"the step graph asks for the input '{name}', which the manifest does not name"
+                    for name in sorted(declared - known)]  # fmt: skip
+        problems += [f"the step graph has no output '{name}', which the manifest names"
+                     for name in (*averages.outputs, *written) if name not in results]  # fmt: skip
+        if problems:
+            raise ProgramError(*problems)
+
+        self.inputs: tuple[Input, ...] = tuple(one for one in manifest.inputs if one.name in declared)
+        self.outputs = averages.outputs
+        self._states = manifest.state
+        self._declared = declared
+        self._bindings: tuple[ort.IOBinding, ort.IOBinding] = (self._session.io_binding(), self._session.io_binding())
+        self.slots = tuple(Slot(binding, self.inputs, self.device) for binding in self._bindings)
+        self.turn = 0
+        self._buffers: dict[str, tuple[ort.OrtValue, ort.OrtValue]] = {}
+        for one in manifest.state:
+            self._bind_state(one, program.initial_state[one.name])
+        self._scalars: list[ort.OrtValue] = []
+        self._readers: tuple[list[Callable[[], float]], ...] = tuple(
+            [self._bind_scalar(binding, results[name]) for name in self.outputs] for binding in self._bindings
+        )
+        self._run = self._session.run_with_iobinding
+
+    def advance(self) -> list[float]:
+        """Do one step on the batch in `slots[turn]`, pass the turn, and return the values of `outputs`."""
+        turn = self.turn
+        try:
+            self._run(self._bindings[turn])
+        except Exception as error:
+            raise run_failure(error, "a training step") from error
+        self.turn = 1 - turn
+        return [read() for read in self._readers[turn]]
+
+    def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
+        """Do one step on a batch given as arrays by name; return loss and metrics of that batch, before the update."""
+        missing = [one.name for one in self.inputs if one.name not in batch]
+        if missing:
+            raise DataError(f"the batch lacks {listing(missing)}")
+        arrays = [np.asarray(batch[one.name]) for one in self.inputs]
+        for one, array in zip(self.inputs, arrays, strict=True):
+            if array.dtype != one.numpy:
+                raise DataError(f"'{one.name}' should be {one.dtype}, but is {array.dtype}")
+        if any(one.kind == "carry" for one in self._states):
+            self.narrow_carry(len(arrays[0]))
+        self.slots[self.turn].put(arrays)
+        values = dict(zip(self.outputs, self.advance(), strict=True))
+        return {figure.name: values[figure.output] for figure in self.program.manifest.figures}
+
+    def values(self) -> dict[str, ort.OrtValue]:
+        """Return the current state as values on the device, by name. The next step but one overwrites them."""
+        return {name: pair[self.turn] for name, pair in self._buffers.items()}
+
+    def state(self) -> dict[str, Array]:
+        """Return a copy of the current state, by name."""
+        return {name: np.array(value.numpy()) for name, value in self.values().items()}
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Replace the named states by arrays of the same shapes and dtypes; the others stay as they are."""
+        for one in self._states:
+            array = state.get(one.name)
+            if array is None:
+                continue
+            if one.kind == "carry" and array.shape != tuple(self._buffers[one.name][0].shape()):
+                self._bind_state(one, array)
+            else:
+                overwrite(self._buffers[one.name][self.turn], array, one.numpy, one.name)
+
+    def reset_carry(self) -> None:
+        """Start the carried states anew, as at the beginning of an epoch."""
+        initial = self.program.initial_state
+        self.load({one.name: initial[one.name] for one in self._states if one.kind == "carry"})
+
+    def narrow_carry(self, rows: int) -> None:
+        """Keep the first `rows` rows of the carried states: the smaller last batch continues those."""
+        for one in self._states:
+            if one.kind != "carry" or not one.shape or isinstance(one.shape[0], int):
+                continue
+            current = self._buffers[one.name][self.turn]
+            have = current.shape()[0]
+            if rows > have:
+                raise DataError(f"a batch of {rows} samples cannot continue the {have} carried states of '{one.name}'")
+            if rows < have:
+                self._bind_state(one, np.array(current.numpy()[:rows]))
+
+    def _bind_state(self, one: State, array: Array) -> None:
+        """Give a state its buffers, the given content in the one to be read next, and bind them to both bindings."""
+        current = ort_value(array, self.device)
+        if one.output is None:
+            pair = (current, current)
+        else:
+            other = empty_value(array.shape, array.dtype, self.device)
+            pair = (current, other) if self.turn == 0 else (other, current)
+        self._buffers[one.name] = pair
+        for at, binding in enumerate(self._bindings):
+            if one.input in self._declared:
+                binding.bind_ortvalue_input(one.input, pair[at])
+            if one.output is not None:
+                binding.bind_ortvalue_output(one.output, pair[1 - at])
+
+    def _bind_scalar(self, binding: ort.IOBinding, result: ort.NodeArg) -> Callable[[], float]:
+        """Bind a scalar output to host memory and return what reads it as a float."""
+        import onnxruntime as ort
+
+        shape = tuple(result.shape)
+        if shape not in ((), (1,)):
+            raise ProgramError(f"the output '{result.name}' should be a scalar, but has the shape {shape_text(shape)}")
+        array = np.zeros(shape, numpy_dtype(result.type))
+        value = ort.OrtValue.ortvalue_from_numpy(array)
+        binding.bind_ortvalue_output(result.name, value)
+        self._scalars.append(value)
+        read: Callable[[], float] = array.item
+        return read

@@ -1,0 +1,120 @@
+"""Tensors in safetensors files: read with one clear sentence for each fault, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnspec_runtime.errors import OutputError, RunError, WeightsError, first_line
+
+Array = NDArray[Any]
+
+
+def load_weights(path: str | PathLike[str]) -> dict[str, Array]:
+    """Read all tensors of a safetensors file, by name. Raises WeightsError; pickles are never loaded."""
+    return read_tensors(path, WeightsError)[0]
+
+
+def save_weights(path: str | PathLike[str], weights: Mapping[str, Array]) -> None:
+    """Write tensors under their names to a safetensors file, atomically. Raises OutputError."""
+    write_tensors(path, weights)
+
+
+def read_tensors(
+    path: str | PathLike[str], kind: type[RunError] = WeightsError
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file; what is wrong is raised as `kind`."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise kind(f"{path} is a folder, not a safetensors file")
+        if size == 0:
+            raise kind(f"{path} is empty: it is no safetensors file")
+        with safe_open(str(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError:
+        raise kind(f"there is no file {path}") from None
+    except OSError as error:
+        raise kind(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise kind(f"{path} is not a whole safetensors file: {first_line(error)}") from error
+
+
+def write_tensors(
+    path: str | PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors and string metadata to a safetensors file, atomically. Raises OutputError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(array) if array.ndim else array for name, array in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(whole, str(temporary), metadata=dict(metadata or {}))
+        except SafetensorError as error:
+            raise OutputError(f"cannot write {path}: {first_line(error)}") from error
+
+    write_atomically(path, write)
+
+
+def write_atomically(path: str | PathLike[str], write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` in one step.
+
+    Whoever reads `path`, at any moment and after any crash, finds the old content or the new, never a part: the file
+    is on the disk before the rename, the rename before the return. Raises OutputError where it cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or first_line(error)}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Delete the temporary files that a killed writer of `folder/name` left behind."""
+    for leftover in folder.glob(f".{name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there, and the rename is journalled
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
