@@ -1,1 +1,212 @@
-""""""
+"""From the syntax tree to the IR: values, calls, repetition, shapes and names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnspec.diagnostics import Code, Diagnostic, Label, SpecError, suggest
+from nnspec.dims import symbols
+from nnspec.elaborate.body import Body
+from nnspec.elaborate.builder import DEFAULT_LIMIT, Builder, Scope
+from nnspec.elaborate.environment import Environment
+from nnspec.elaborate.modules import Library, Module, load
+from nnspec.elaborate.report import Report
+from nnspec.ir import Network, Node
+from nnspec.source import Source, Span
+from nnspec.syntax import tree
+
+if TYPE_CHECKING:
+    from nnspec.recipe import Recipe
+
+__all__ = ["DEFAULT_LIMIT", "Compiled", "elaborate", "elaborate_recipe", "load_module", "parse_setting"]
+
+_DEPTH = 20_000
+"""Python frames allowed while elaborating: nested blocks and parentheses, each limited by itself, need many."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network and the warnings that came up."""
+
+    network: Network
+    warnings: tuple[Diagnostic, ...]
+
+
+@contextmanager
+def _deep() -> Any:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def load_module(source: Source) -> Module:
+    """Parse a file with its imports; raise SpecError with everything that is wrong."""
+    report = Report()
+    with _deep():
+        module = load(source, report, Path(source.path).resolve().parent)
+    if report.failed:
+        raise SpecError(report.diagnostics)
+    return module
+
+
+def parse_setting(text: str) -> Any:
+    """Return the value of `--set NAME=VALUE`: a number, list, size, word or text; raise SpecError for what is none."""
+    from nnspec.syntax.parse import parse
+
+    source = Source("--set", f"const value = {text}")
+    item = parse(source).items[0]
+    assert isinstance(item, tree.Const)
+    report = Report()
+    body = Body(report, Builder(report), Environment(), Scope(), Library())
+    value = body.guard(lambda: body.evaluate(item.value))
+    if report.failed:
+        raise SpecError(report.diagnostics)
+    return value
+
+
+def pick(module: Module, name: str | None) -> tree.Network:
+    """Return a file's network by name, or its only one; raise SpecError where that is not clear."""
+    span = Span(module.source, 0, min(1, len(module.source.text)))
+    if name is not None:
+        if name in module.networks:
+            return module.networks[name]
+        message = f"there is no network `{name}` in {module.source.path}"
+        raise SpecError([Diagnostic(Code.NO_NETWORK, message, (Label(span),), suggest(name, module.networks, what="networks"))])
+    if not module.networks:
+        raise SpecError([Diagnostic(Code.NO_NETWORK, f"{module.source.path} declares no network", (Label(span),))])
+    if len(module.networks) > 1:
+        names = ", ".join(module.networks)
+        message = f"{module.source.path} declares several networks: {names}"
+        raise SpecError([Diagnostic(Code.AMBIGUOUS, message, (Label(span),), "name one with `--network NAME`")])
+    return next(iter(module.networks.values()))
+
+
+def elaborate(
+    module: Module, network: str | None = None, settings: Mapping[str, Any] | None = None, limit: int = DEFAULT_LIMIT
+) -> Compiled:
+    """Return a file's network as IR.
+
+    `settings` are values for its parameters. Raises SpecError with every independent error.
+    """
+    declaration = pick(module, network)
+    report = Report()
+    with _deep():
+        body = _run(module, declaration, settings or {}, report, limit)
+        result = None if report.failed else _finish(body, declaration)
+    if result is None or report.failed:
+        raise SpecError(report.diagnostics)
+    return Compiled(result, tuple(report.diagnostics))
+
+
+def elaborate_recipe(
+    module: Module,
+    network: str | None = None,
+    train: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> tuple[Recipe, tuple[Diagnostic, ...]]:
+    """Return a train block as a recipe: the network with loss and metrics, and how to train it."""
+    from nnspec.elaborate.train import pick_train, run_train
+
+    report = Report()
+    block = pick_train(module, network, train)
+    if block.network.name not in module.networks:
+        help = suggest(block.network.name, module.networks, what="networks")
+        message = f"there is no network `{block.network.name}` to train"
+        raise SpecError([Diagnostic(Code.UNKNOWN_NAME, message, (Label(block.network.span),), help)])
+    declaration = module.networks[block.network.name]
+    with _deep():
+        body = _run(module, declaration, settings or {}, report, limit)
+        if not report.failed:
+            base = _finish(body, declaration)
+            if not report.failed:
+                recipe = run_train(body, base, block, declaration)
+                if recipe is not None and not report.failed:
+                    return recipe, tuple(report.diagnostics)
+    raise SpecError(report.diagnostics)
+
+
+def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any], report: Report, limit: int) -> Body:
+    """Run a network's statements; findings go to the report."""
+    builder = Builder(report, limit)
+    body = Body(report, builder, Environment(module.environment), Scope(), Library())
+    known = {p.name.name: p for p in declaration.parameters}
+    for name in settings:
+        if name not in known:
+            help = suggest(name, known, what="parameters") or "it has no parameters"
+            message = f"the network `{declaration.name.name}` has no parameter `{name}`"
+            report.add(Diagnostic(Code.UNKNOWN_ARGUMENT, message, (Label(declaration.name.span),), help))
+    for name, parameter in known.items():
+        if parameter.default is None and name not in settings:
+            message = f"the parameter `{name}` needs a value"
+            report.add(Diagnostic(Code.MISSING_ARGUMENT, message, (Label(parameter.name.span),), f"give one with `--set {name}=...`"))
+    if report.failed:
+        return body
+    body.bind_parameters(declaration.parameters, settings)
+    body.run(declaration.body)
+    if not report.failed:
+        body.warn_unused()
+    if not body.output_spans:
+        span = declaration.name.span
+        report.add(Diagnostic(Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no output", (Label(span),), "end it with `output name`"))
+    if not builder.inputs and not report.failed:
+        report.add(Diagnostic(Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no input", (Label(declaration.name.span),)))
+    if body.returned is not None:
+        report.add(Diagnostic(Code.MISPLACED, "`return` belongs into a block", (Label(declaration.name.span),), "use `output`"))
+    return body
+
+
+def _finish(body: Body, declaration: tree.Network) -> Network:
+    """Leave out what no output needs, and check that every symbolic size can be known."""
+    builder = body.builder
+    nodes = reachable(builder.nodes, [o.value for o in body.outputs])
+    used = {w for node in nodes for w in node.weights.values()}
+    kept = {n.name for n in nodes}
+    covered = {(d.labels[0].span.start, d.labels[0].span.source.path) for d in body.report.diagnostics}
+    warned = any(d.code is Code.UNUSED for d in body.report.diagnostics)
+    for node in builder.nodes:
+        span = builder.spans[node.name]
+        if node.name not in kept and not warned and (span.start, span.source.path) not in covered:
+            body.report.warn(Code.UNUSED, f"the layer `{node.name}` reaches no output and is left out", span)
+    for input_ in builder.inputs.values():
+        for dim in input_.type.shape:
+            plain = {str(d) for i in builder.inputs.values() for d in i.type.shape}
+            if missing := sorted(symbols(dim) - plain):
+                body.report.add(
+                    Diagnostic(
+                        Code.SHAPE_MISMATCH,
+                        f"the size `{missing[0]}` stands in an expression only, so it cannot be read off the data",
+                        (Label(declaration.name.span),),
+                        f"declare an input that has `{missing[0]}` as a dim of its own",
+                    )
+                )
+    return Network.model_construct(
+        name=declaration.name.name,
+        inputs=tuple(builder.inputs.values()),
+        weights=tuple(w for w in builder.weights.values() if w.name in used),
+        nodes=tuple(nodes),
+        outputs=tuple(body.outputs),
+        masks=dict(builder.masks),
+        version=1,
+    )
+
+
+def reachable(nodes: list[Node], wanted: list[str]) -> list[Node]:
+    """Return the nodes that the wanted values need, in order."""
+    needed = set(wanted)
+    kept = []
+    for node in reversed(nodes):
+        if any(node.output(i) in needed for i in range(len(node.outputs))):
+            needed.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+

@@ -105,3 +105,42 @@ class OneHot(Layer, keyword="one_hot"):
 
         places = ctx.op.constant(list(range(self.classes)))
         return ctx.op.Cast(ctx.op.Equal(ctx.op.Unsqueeze(x[0], [-1]), places), to=int(ir.DataType.FLOAT))
+
+
+class Param(Layer, keyword="param"):
+    """A weight of a block's own: `param b: [units] = zeros`."""
+
+    arity = 0
+    elementwise = True
+    shape: tuple[int, ...]
+    """Its shape, without a batch axis."""
+    init: AnyInitializer = ZEROS
+    """How it starts."""
+
+    def infer(self, *x: TensorType) -> TensorType:
+        return TensorType(shape=self.shape, batch=False)
+
+    def weights(self, *x: TensorType) -> Mapping[str, WeightSpec]:
+        return {"": WeightSpec(shape=self.shape, init=self.init, decay=len(self.shape) > 1)}
+
+    def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
+        return w[""]
+
+
+class Literal(Layer, keyword="literal"):
+    """Numbers written in the spec, as a tensor without a batch axis: `x * [0.5, 2]`."""
+
+    arity = 0
+    elementwise = True
+    shape: tuple[int, ...]
+    """Their shape."""
+    values: tuple[float, ...]
+    """The numbers, row by row."""
+
+    def infer(self, *x: TensorType) -> TensorType:
+        return TensorType(shape=self.shape, batch=False)
+
+    def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
+        import numpy as np
+
+        return ctx.op.constant(np.array(self.values, dtype=np.float32).reshape(self.shape))

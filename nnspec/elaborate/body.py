@@ -1,0 +1,439 @@
+"""Statements of networks and blocks: what they bind, what they return, what goes unused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nnspec.diagnostics import Code, Label
+from nnspec.dims import Symbolic
+from nnspec.elaborate.apply import is_cell
+from nnspec.elaborate.builder import Builder, Scope
+from nnspec.elaborate.environment import Environment
+from nnspec.elaborate.expressions import Evaluator
+from nnspec.elaborate.report import Fail, Poisoned, Report
+from nnspec.elaborate.values import (
+    POISON,
+    Bidirectional,
+    BlockTemplate,
+    Poison,
+    SharedTemplate,
+    Sizes,
+    Tensor,
+    TupleValue,
+    describe,
+    is_number,
+    is_template,
+)
+from nnspec.initializers import Constant, Initializer
+from nnspec.ir import Input, Output, TensorType, registry
+from nnspec.source import Span
+from nnspec.syntax import tree
+
+MAX_DEPTH = 64
+"""How deep blocks may be nested in blocks."""
+
+BATCH_NAME = "batch"
+
+
+class Body(Evaluator):
+    """Runs the statements of one body, in a scope of names and with an environment of its own."""
+
+    def __init__(self, report: Report, builder: Builder, environment: Environment, scope: Scope, library: Any) -> None:
+        super().__init__(report, builder, environment, scope, library)
+        self.outputs: list[Output] = []
+        self.output_spans: dict[str, Span] = {}
+        self.returned: Any = None
+        self.loops = 0
+
+    # --- statements -------------------------------------------------------------------------------------------------
+
+    def run(self, statements: Sequence[tree.Statement]) -> None:
+        """Run statements in order; report all their errors."""
+        for statement in statements:
+            if self.returned is not None and not isinstance(statement, tree.Return):
+                self.report.warn(Code.UNUSED, "nothing after `return` is reached", statement.span)
+                break
+            self._statement(statement)
+
+    def _statement(self, s: tree.Statement) -> None:
+        match s:
+            case tree.Assign():
+                value = self.guard(lambda: self.evaluate(s.value))
+                self._assign(s.targets, value, s.value.span)
+            case tree.Shared():
+                self._shared_statement(s)
+            case tree.Input():
+                self._input(s)
+            case tree.Output():
+                self._output(s)
+            case tree.Param():
+                self._param(s)
+            case tree.Return():
+                values = [self.guard(lambda e=e: self.evaluate(e)) for e in s.values]
+                if any(isinstance(v, Poison) for v in values):
+                    self.returned = POISON
+                else:
+                    self.returned = values[0] if len(values) == 1 else TupleValue(tuple(values))
+            case tree.For():
+                self._for(s)
+            case tree.Const():
+                self._assign((s.name,), self.guard(lambda: self.evaluate(s.value)), s.value.span)
+            case tree.State() | tree.Next():
+                what = "state" if isinstance(s, tree.State) else "next"
+                self._misplaced(s.span, f"`{what}` has a meaning inside a cell only")
+            case tree.Target() | tree.Metric():
+                what = "target" if isinstance(s, tree.Target) else "metric"
+                self._misplaced(s.span, f"`{what}` belongs into a `train` block")
+
+    def _misplaced(self, span: Span, message: str, help: str = "") -> None:
+        self.report.add(self.report.fail(Code.MISPLACED, message, span, help=help).diagnostic)
+
+    def bind(self, ident: tree.Ident, value: Any, what: str) -> None:
+        """Bind a name; an error where it is bound already, but for loops."""
+        name = ident.name
+        known = self.environment.bindings.get(name)
+        if known is not None and not self.loops and known.span is not None:
+            self.report.add(
+                self.report.fail(
+                    Code.REBINDING,
+                    f"`{name}` has a value already",
+                    ident.span,
+                    help="choose another name; only inside `for` a name may get a new value",
+                    others=[Label(known.span, "bound here first")],
+                ).diagnostic
+            )
+        if known is not None and self.loops:
+            # What a loop rebinds was there to be read by the next round.
+            self.environment.bind(name, value, ident.span, what)
+            self.environment.bindings[name].used = known.used
+            return
+        self.environment.bind(name, value, ident.span, what)
+
+    def _assign(self, targets: Sequence[tree.Ident], value: Any, span: Span) -> None:
+        if len(targets) == 1:
+            self.bind(targets[0], value, "value")
+            return
+        items: Sequence[Any] = [POISON] * len(targets)
+        if isinstance(value, Poison):
+            pass
+        elif not isinstance(value, TupleValue | list):
+            self.report.add(
+                self.report.fail(Code.WRONG_TYPE, f"{len(targets)} names need {len(targets)} values, and this is {describe(value)}", span).diagnostic
+            )
+        else:
+            given = value.items if isinstance(value, TupleValue) else value
+            results = isinstance(value, TupleValue) and value.results
+            if len(given) < len(targets) or (len(given) > len(targets) and not results):
+                self.report.add(
+                    self.report.fail(
+                        Code.WRONG_TYPE,
+                        f"{len(targets)} names cannot take {len(given)} values",
+                        targets[-1].span if len(given) < len(targets) else span,
+                        f"there are {len(given)}",
+                    ).diagnostic
+                )
+            else:
+                items = given[: len(targets)]
+        for i, (target, item) in enumerate(zip(targets, items, strict=True)):
+            self.bind(target, item, "value" if i == 0 else "")
+
+    def _shared_statement(self, s: tree.Shared) -> None:
+        value = self.guard(lambda: self.evaluate(s.value))
+        if not isinstance(value, Poison):
+            if is_template(value):
+                value = SharedTemplate(self._at(value, s.value.span), self.scope.path + s.name.name)
+                self.scope.named[s.name.name] = s.name.span
+            else:
+                fail = self.report.fail(
+                    Code.WRONG_TYPE,
+                    f"`shared` needs a layer, and gets {describe(value)}",
+                    s.value.span,
+                    help="a tensor can be used any number of times as it is" if isinstance(value, Tensor) else "",
+                )
+                self.report.add(fail.diagnostic)
+                value = POISON
+        self.bind(s.name, value, "shared layer")
+
+    def _for(self, s: tree.For) -> None:
+        items = self.guard(lambda: self._iterable(s.iterable))
+        if isinstance(items, Poison):
+            # The body's own mistakes are found when the list is mended: what it binds is unknown until then.
+            for inner in s.body:
+                if isinstance(inner, tree.Assign):
+                    for target in inner.targets:
+                        self.environment.bind(target.name, POISON, target.span)
+            return
+        self.loops += 1
+        before = len(self.report.diagnostics)
+        for i, item in enumerate(items):
+            if s.index is not None:
+                self.environment.bind(s.index.name, i, s.index.span)
+            self.environment.bind(s.name.name, item, s.name.span)
+            self.run(s.body)
+            if len(self.report.diagnostics) > before and self.report.failed:
+                break
+            if self.returned is not None:
+                break
+        self.loops -= 1
+
+    def _iterable(self, e: tree.Expr) -> Sequence[Any]:
+        value = self.evaluate(e)
+        if isinstance(value, list | Sizes):
+            return list(value)
+        if isinstance(value, TupleValue):
+            return value.items
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise self.report.fail(Code.WRONG_TYPE, "`for` needs a list, and gets a number", e.span, help=f"write `range({e.span.text})`")
+        raise self.report.fail(Code.WRONG_TYPE, f"`for` needs a list, and gets {describe(value)}", e.span)
+
+    # --- declarations -----------------------------------------------------------------------------------------------
+
+    def type_of(self, e: tree.Expr, *, what: str, symbols: bool = True) -> TensorType:
+        """Return the type that an `input`, `target`, `param` or `state` declares."""
+        match e:
+            case tree.Name(name=("int" | "float" | "bool") as name):
+                return TensorType(shape=(), dtype="int64" if name == "int" else "float32")
+            case tree.Index(value=tree.Name(name=("int" | "float" | "bool") as name)):
+                return TensorType(shape=self._dims(e.indices, what, symbols), dtype="int64" if name == "int" else "float32")
+            case tree.ListExpr():
+                return TensorType(shape=self._dims(e.items, what, symbols))
+        value = self.evaluate(e)
+        if isinstance(value, list | Sizes):
+            return TensorType(shape=tuple(self._dim(d, e.span, what) for d in value))
+        raise self.report.fail(
+            Code.WRONG_TYPE,
+            f"the type of {what} is {describe(value)}",
+            e.span,
+            "expected dims such as [1, 28, 28], or `int[T]`",
+        )
+
+    def _dims(self, items: Sequence[tree.Expr], what: str, symbols: bool) -> tuple[Any, ...]:
+        dims = []
+        for item in items:
+            for name in self._free(item) if symbols else ():
+                if name == BATCH_NAME:
+                    raise self.report.fail(
+                        Code.MISPLACED, "the batch axis is implicit and never written", item.span, help="leave it out of the dims"
+                    )
+                self.builder.symbol(name)
+            dims.append(self._dim(self.evaluate(item), item.span, what))
+        return tuple(dims)
+
+    def _free(self, e: tree.Expr) -> list[str]:
+        """Return the names of a dim that nothing binds: they are symbolic sizes."""
+        match e:
+            case tree.Name():
+                bound = self.environment.find(e.name) is not None
+                return [] if bound else [e.name]
+            case tree.Binary():
+                return self._free(e.left) + self._free(e.right)
+        return []
+
+    def _dim(self, value: Any, span: Span, what: str) -> Any:
+        if isinstance(value, Symbolic):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.report.fail(
+                Code.WRONG_TYPE, f"a dim of {what} is {describe(value)}", span, "expected a whole number or a symbolic name"
+            )
+        if value < 1:
+            raise self.report.fail(Code.OUT_OF_RANGE, f"a dim of {what} must be at least 1, and is {value}", span, "expected at least 1")
+        return value
+
+    def _input(self, s: tree.Input) -> None:
+        self.bind(s.name, self.guard(lambda: self.declare_input(s.name, s.type, s.masked, "the input")), "input")
+
+    def declare_input(self, name: tree.Ident, type_: tree.Expr, masked: bool, what: str) -> Tensor:
+        """Add an input, and the input of its lengths where it is masked."""
+        declared = self.type_of(type_, what=f"{what} `{name.name}`")
+        lengths = None
+        if masked:
+            symbol = str(declared.shape[0]) if declared.shape else ""
+            if symbol not in self.builder.symbols:
+                raise self.report.fail(
+                    Code.WRONG_TYPE,
+                    f"`masked` needs a symbolic first dim, and `{name.name}` is {declared}",
+                    type_.span,
+                    help="declare it as a sequence, such as `int[T] masked`",
+                )
+            lengths = self.builder.masks.setdefault(symbol, f"{name.name}.lengths")
+        if name.name not in self.builder.inputs:
+            self.builder.inputs[name.name] = Input(name=name.name, type=declared, lengths=lengths)
+        if lengths is not None and lengths not in self.builder.inputs:
+            self.builder.inputs[lengths] = Input(name=lengths, type=TensorType(shape=(), dtype="int64"))
+        return Tensor(name.name, declared, name.span)
+
+    def _output(self, s: tree.Output) -> None:
+        def work() -> Tensor:
+            if s.value is None:
+                value = self.evaluate(tree.Name(s.name.name, span=s.name.span))
+            else:
+                value = self.evaluate(s.value)
+            return self.tensor(value, (s.value or s.name).span)
+
+        value = self.guard(work)
+        name = s.name.name
+        if name in self.output_spans:
+            self.report.add(
+                self.report.fail(
+                    Code.DUPLICATE_NAME, f"two outputs are called `{name}`", s.name.span, others=[Label(self.output_spans[name], "the first one")]
+                ).diagnostic
+            )
+            return
+        self.output_spans[name] = s.name.span
+        if not isinstance(value, Poison):
+            self.outputs.append(Output(name=name, value=value.ref))
+        if s.value is not None:
+            known = self.environment.bindings.get(name)
+            if known is None:
+                self.environment.bind(name, value, s.name.span)
+
+    def _param(self, s: tree.Param) -> None:
+        self.bind(s.name, self.guard(lambda: self.declare_param(s.name, s.shape, s.init)), "param")
+
+    def declare_param(self, name: tree.Ident, shape: tree.Expr, init: tree.Expr | None) -> Tensor:
+        """Add a weight of the body's own."""
+        declared = self.type_of(shape, what=f"the param `{name.name}`", symbols=False)
+        if declared.symbols:
+            raise self.report.fail(Code.SHAPE_MISMATCH, f"a param needs a fixed shape, and `{name.name}` is {declared}", shape.span)
+        layer = registry()["param"](shape=declared.shape, init=self.initializer(init) if init is not None else Constant(value=0.0))
+        self.scope.named[name.name] = name.span
+        result = self.builder.node(layer, [], self.scope, name.span, name=name.name)
+        assert isinstance(result, Tensor)
+        return result
+
+    def initializer(self, e: tree.Expr) -> Initializer:
+        """Return an initialiser's value: a named one, a number, or rows of numbers."""
+        from nnspec.elaborate.bind import Argument, construct
+
+        value = self.evaluate(e)
+        made, _ = construct(self.report, "param", registry()["param"], [Argument("shape", [1], e.span), Argument("init", value, e.span)], e.span)
+        return made.init  # type: ignore[no-any-return]
+
+    # --- blocks -----------------------------------------------------------------------------------------------------
+
+    def apply_block(self, template: BlockTemplate, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+        if is_cell(template):
+            from nnspec.elaborate.cells import apply_cell
+
+            return apply_cell(self, template, inputs, span, name)
+        with self.entered(template, span):
+            scope = self.scope.child(name or self.scope.fresh(template.factory.name))
+            body = self.enter(template, inputs, span, self.builder, scope)
+            body.run(template.factory.declaration.body)
+            body.warn_unused()
+            declaration = template.factory.declaration
+            if body.returned is None:
+                raise self.report.fail(
+                    Code.NO_RETURN,
+                    f"the block `{template.factory.name}` returns nothing",
+                    declaration.name.span,
+                    help="end it with `return ...`",
+                )
+            if isinstance(body.returned, Poison):
+                raise Poisoned
+            if isinstance(body.returned, TupleValue):
+                return TupleValue(tuple(self.tensor(v, span) for v in body.returned.items))
+            return body.tensor(body.returned, declaration.name.span)
+
+    def apply_bidirectional(self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+        from nnspec.elaborate.cells import apply_bidirectional
+
+        return apply_bidirectional(self, template, inputs, span, name)
+
+    def entered(self, template: BlockTemplate, span: Span) -> _Entered:
+        """Guard against blocks that use themselves, and keep the chain of calls for diagnostics."""
+        return _Entered(self.report, template, span)
+
+    def data_of(self, template: BlockTemplate, inputs: Sequence[Tensor], names: Sequence[tree.Ident], span: Span) -> dict[str, Tensor]:
+        """Match tensors with the names behind `on`; those given by name come on top."""
+        data = dict(template.data)
+        free = [n for n in names if n.name not in data]
+        kind = "cell" if is_cell(template) else "block"
+        if len(inputs) != len(free):
+            wanted = ", ".join(f"`{n.name}`" for n in free) or "no tensor"
+            raise self.report.fail(
+                Code.MISSING_ARGUMENT if len(inputs) < len(free) else Code.SURPLUS_ARGUMENT,
+                f"the {kind} `{template.factory.name}` takes {wanted}, and gets {len(inputs)} tensor{'s' * (len(inputs) != 1)}",
+                span,
+                help=f"feed {'them' if len(free) > 1 else 'it'} with `({', '.join(n.name for n in free)}) -> {template.factory.name}`"
+                if len(free) > 1
+                else "",
+            )
+        for n, tensor in zip(free, inputs, strict=True):
+            data[n.name] = tensor
+        return data
+
+    def enter(
+        self, template: BlockTemplate, inputs: Sequence[Tensor], span: Span, builder: Builder, scope: Scope
+    ) -> Body:
+        """Return a body with the block's hyperparameters and data bound."""
+        declaration = template.factory.declaration
+        data = self.data_of(template, inputs, declaration.data, span)
+        environment = Environment(template.factory.environment)
+        body = type(self)(self.report, builder, environment, scope, self.library)
+        body.bind_parameters(declaration.parameters, template.parameters)
+        for ident in declaration.data:
+            environment.bind(ident.name, data[ident.name], ident.span, "data")
+        return body
+
+    def bind_parameters(self, parameters: Sequence[tree.Parameter], values: Any) -> None:
+        """Bind hyperparameters to what the call gave, or to their defaults."""
+        for parameter in parameters:
+            name = parameter.name.name
+            if name in self.environment.bindings:
+                first = self.environment.bindings[name].span
+                self.report.add(
+                    self.report.fail(
+                        Code.DUPLICATE_NAME,
+                        f"two parameters are called `{name}`",
+                        parameter.name.span,
+                        others=[Label(first, "the first one")] if first else [],
+                    ).diagnostic
+                )
+                continue
+            if name in values:
+                value = values[name]
+            else:
+                assert parameter.default is not None
+                value = self.guard(lambda p=parameter: self.evaluate(p.default))
+            self.environment.bind(name, value, parameter.name.span, "parameter")
+
+    def warn_unused(self) -> None:
+        """Warn of names that were bound and never used; a leading underscore says that this is meant."""
+        for name, binding in self.environment.bindings.items():
+            if binding.what and not binding.used and binding.span is not None and not name.startswith("_"):
+                if isinstance(binding.value, Poison):
+                    continue
+                help = f"remove it, or call it `_{name}`" if binding.what != "param" else "use it, or remove it"
+                self.report.warn(Code.UNUSED, f"the {binding.what} `{name}` is never used", binding.span, help=help)
+
+
+class _Entered:
+    """One level of the chain of calls."""
+
+    def __init__(self, report: Report, template: BlockTemplate, span: Span) -> None:
+        self.report = report
+        self.template = template
+        self.span = span
+
+    def __enter__(self) -> None:
+        declaration = self.template.factory.declaration
+        kind = "cell" if is_cell(self.template) else "block"
+        text = f"{kind} `{declaration.name.name}`"
+        depth = sum(1 for label in self.report.chain if label.text == text)
+        if depth >= MAX_DEPTH or len(self.report.chain) >= 4 * MAX_DEPTH:
+            raise self.report.fail(
+                Code.CYCLE,
+                f"the {text} uses itself without end" if depth >= MAX_DEPTH else f"blocks are nested more than {4 * MAX_DEPTH} deep",
+                self.span,
+                help="a block may use itself only if an `if` ends it",
+            )
+        self.report.chain.append(Label(self.span, text))
+
+    def __exit__(self, *_: object) -> None:
+        self.report.chain.pop()
+
+
+

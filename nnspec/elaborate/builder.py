@@ -1,0 +1,175 @@
+"""The network under construction: nodes, weights, and the paths that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nnspec.diagnostics import Code, Label
+from nnspec.dims import Dim, Symbolic
+from nnspec.elaborate.report import Report
+from nnspec.elaborate.values import Tensor, TupleValue
+from nnspec.ir import Input, Layer, Node, ShapeError, TensorType, Weight, WeightSpec
+from nnspec.source import Span
+
+DEFAULT_LIMIT = 100_000
+"""How many layers a network may have unless the limit is raised."""
+
+WEIGHTS_PER_LAYER = 10**7
+"""Weights allowed for each layer of the limit: 10^12 by default."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """A level of names: `path` prefixes weights, `node_path` nodes (they differ in later uses of shared layers)."""
+
+    path: str = ""
+    node_path: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    named: dict[str, Span] = field(default_factory=dict)
+    reuse: bool = False
+
+    def fresh(self, kind: str) -> str:
+        """Return the next name of a kind: `conv1`, `conv2`."""
+        while True:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            name = f"{kind}{self.counts[kind]}"
+            if name not in self.named:
+                return name
+
+    def child(self, name: str, *, reuse: bool | None = None) -> Scope:
+        """Return the scope inside a block of a name."""
+        inner = self.reuse if reuse is None else reuse
+        return Scope(f"{self.path}{name}.", f"{self.node_path}{name}.", reuse=inner)
+
+
+class Builder:
+    """Collects the nodes and weights of one network, or of one cell's body."""
+
+    def __init__(self, report: Report, limit: int = DEFAULT_LIMIT) -> None:
+        self.report = report
+        self.limit = limit
+        self.inputs: dict[str, Input] = {}
+        self.nodes: list[Node] = []
+        self.spans: dict[str, Span] = {}
+        self.weights: dict[str, Weight] = {}
+        self.names: set[str] = set()
+        self.symbols: dict[str, Symbolic] = {}
+        self.masks: dict[str, str] = {}
+        self.frozen = False
+        self.size = 0
+
+    def node(
+        self,
+        layer: Layer,
+        inputs: Sequence[Tensor],
+        scope: Scope,
+        span: Span,
+        *,
+        name: str | None = None,
+        arguments: Mapping[str, Span] | None = None,
+    ) -> Tensor | TupleValue:
+        """Add a use of a layer; return its result, or a tuple of them."""
+        if len(self.nodes) >= self.limit:
+            raise self.report.fail(
+                Code.TOO_LARGE,
+                f"the network has more than {self.limit:,} layers",
+                span,
+                help="a repetition is probably larger than meant; `--limit N` raises the limit",
+            )
+        types = tuple(t.type for t in inputs)
+        try:
+            self._check_arity(layer, types)
+            inferred = layer.infer(*types)
+            specs = layer.weights(*types)
+        except ShapeError as error:
+            raise self._shape_failure(error, layer, inputs, span, arguments or {}) from None
+        outputs = inferred if isinstance(inferred, tuple) else (inferred,)
+        local = name or scope.fresh(layer.keyword)
+        path = scope.node_path + local
+        weights = {
+            role: self._weight(f"{scope.path}{local}.{role}" if role else scope.path + local, spec, scope, span)
+            for role, spec in specs.items()
+        }
+        if path in self.names:
+            raise self.report.fail(Code.DUPLICATE_NAME, f"two layers are called `{path}`", span, help="choose another name with `as`")
+        self.names.add(path)
+        node = Node.model_construct(
+            name=path, layer=layer, inputs=tuple(t.ref for t in inputs), weights=weights, outputs=outputs, line=span.line
+        )
+        self.nodes.append(node)
+        self.spans[path] = span
+        results = tuple(Tensor(node.output(i), t, span) for i, t in enumerate(outputs))
+        return TupleValue(results) if isinstance(inferred, tuple) else results[0]
+
+    def _check_arity(self, layer: Layer, types: tuple[TensorType, ...]) -> None:
+        wanted = layer.arity
+        if wanted is None:
+            if not types:
+                raise ShapeError(f"`{layer.keyword}` needs a tensor")
+        elif len(types) != wanted:
+            takes = {0: "no tensor", 1: "one tensor", 2: "two tensors", 3: "three tensors"}.get(wanted, f"{wanted} tensors")
+            raise ShapeError(
+                f"`{layer.keyword}` takes {takes}, and gets {len(types)}",
+                help="`concat` or `add` makes one tensor of several" if len(types) > wanted == 1 else "",
+            )
+
+    def _shape_failure(
+        self, error: ShapeError, layer: Layer, inputs: Sequence[Tensor], span: Span, arguments: Mapping[str, Span]
+    ) -> Exception:
+        where = arguments.get(error.field or "", span)
+        others = []
+        at = range(len(inputs)) if error.input is None else [error.input]
+        for i in at:
+            if i < len(inputs) and inputs[i].span is not span:
+                others.append(Label(inputs[i].span, f"gives {inputs[i].type}"))
+        label = error.label if error.input is None else ""
+        return self.report.fail(Code.SHAPE_MISMATCH, error.message, where, label, error.help, others[:3])
+
+    def _weight(self, name: str, spec: WeightSpec, scope: Scope, span: Span) -> str:
+        known = self.weights.get(name)
+        if known is not None:
+            if not scope.reuse:
+                raise self.report.fail(
+                    Code.DUPLICATE_NAME, f"two weights are called `{name}`", span, help="choose another name with `as`"
+                )
+            if known.shape != spec.shape:
+                raise self.report.fail(
+                    Code.SHAPE_MISMATCH,
+                    f"the shared weight `{name}` has shape {list(known.shape)}, and is needed here as {list(spec.shape)}",
+                    span,
+                    help="all uses of a shared layer need inputs of one shape",
+                )
+            return name
+        fields = {f: getattr(spec, f) for f in ("shape", "init", "kind", "decay", "fan")}
+        weight = Weight.model_construct(
+            **fields, name=name, trainable=spec.kind == "weight" and not self.frozen
+        )
+        self.size += weight.size
+        if self.size > self.limit * WEIGHTS_PER_LAYER:
+            raise self.report.fail(
+                Code.TOO_LARGE,
+                f"the network has more than {self.limit * WEIGHTS_PER_LAYER:,} weights; `{name}` alone has {weight.size:,}",
+                span,
+                help="a size is probably larger than meant; `--limit N` raises the limit",
+            )
+        self._check_init(weight, span)
+        self.weights[name] = weight
+        return name
+
+    def _check_init(self, weight: Weight, span: Span) -> None:
+        """Report an initialiser that cannot make a weight of this shape, before anything is sampled."""
+        init = weight.init
+        problem = ""
+        if init.kind in ("orthogonal", "identity") and len(weight.shape) < 2:
+            problem = f"`{init.kind}` needs a weight of at least two axes, and `{weight.name}` has shape {list(weight.shape)}"
+        elif init.kind == "values" and init.shape != weight.shape:
+            problem = f"the values have shape {list(init.shape)}, and the weight `{weight.name}` has {list(weight.shape)}"
+        elif init.kind == "stacked" and (not weight.shape or weight.shape[0] % len(init.parts)):
+            problem = f"{len(init.parts)} stacked parts do not divide the first axis of `{weight.name}`, {list(weight.shape)}"
+        if problem:
+            raise self.report.fail(Code.SHAPE_MISMATCH, problem, span)
+
+    def symbol(self, name: str) -> Dim:
+        """Return the symbolic size of a name, declaring it."""
+        return self.symbols.setdefault(name, Symbolic.symbol(name))

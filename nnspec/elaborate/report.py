@@ -1,0 +1,52 @@
+"""Where findings are gathered, so that one mistake does not hide the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nnspec.diagnostics import Code, Diagnostic, Label, Severity
+from nnspec.source import Span
+
+
+class Fail(Exception):
+    """An error that ends the evaluation of a statement; the others go on."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
+
+
+class Poisoned(Exception):
+    """Something here depends on what went wrong before: nothing more to say."""
+
+
+class Report:
+    """The findings so far, each once, and the chain of calls that leads to where the elaborator is."""
+
+    def __init__(self) -> None:
+        self.diagnostics: list[Diagnostic] = []
+        self.chain: list[Label] = []
+        self._seen: set[tuple[str, str, int, int]] = set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error among them."""
+        return any(d.severity is Severity.ERROR for d in self.diagnostics)
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        """Record a finding unless the same one stands here already."""
+        span = diagnostic.labels[0].span
+        key = (str(diagnostic.code), span.source.path, span.start, span.end)
+        if key not in self._seen:
+            self._seen.add(key)
+            self.diagnostics.append(diagnostic)
+
+    def warn(self, code: Code, message: str, span: Span, text: str = "", help: str = "") -> None:
+        """Record a warning."""
+        self.add(Diagnostic(code, message, (Label(span, text),), help, Severity.WARNING, tuple(self.chain)))
+
+    def fail(
+        self, code: Code, message: str, span: Span, text: str = "", help: str = "", others: Iterable[Label] = ()
+    ) -> Fail:
+        """Return an error to raise."""
+        return Fail(Diagnostic(code, message, (Label(span, text), *others), help, Severity.ERROR, tuple(self.chain)))
