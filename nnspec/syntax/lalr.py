@@ -15,26 +15,27 @@ END = "$END"
 
 
 class UnexpectedToken(Exception):
-    """The token at `index` cannot stand where it does; `expected` holds the terminals that could."""
+    """The token at `index` cannot stand where it does."""
 
-    def __init__(self, index: int, token: Token, expected: frozenset[str]) -> None:
-        super().__init__(index, token, expected)
+    def __init__(self, index: int, token: Token) -> None:
+        super().__init__(index, token)
         self.index = index
         self.token = token
-        self.expected = expected
 
 
 class _Machine(NamedTuple):
     lexicon: Lexicon
     rows: list[dict[str, int]]
     rules: list[tuple[str, int, str, list[int | None]]]
+    units: list[str]  # the symbol of a rule that only passes its one symbol on, else ""
 
 
 @cache
 def _machine() -> _Machine:
     words = lexicon()
     data = words.tables
-    return _Machine(words, [data["rows"][i] for i in data["states"]], data["rules"])
+    units = [symbol if size == 1 and name == "=" else "" for symbol, size, name, _ in data["rules"]]
+    return _Machine(words, [data["rows"][i] for i in data["states"]], data["rules"], units)
 
 
 def run(
@@ -45,7 +46,8 @@ def run(
     The terminals that the words turned out to be are appended to `kinds`. Raises UnexpectedToken.
     """
     machine = _machine()
-    rows, rules, words = machine.rows, machine.rules, machine.lexicon.words
+    _, rows, rules, units = machine
+    words = machine.lexicon.words
     final = machine.lexicon.tables["end"][start]
     states = [machine.lexicon.tables["start"][start]]
     values: list[Any] = []
@@ -64,25 +66,31 @@ def run(
         while True:
             action = row.get(kind)
             if action is None:
-                raise UnexpectedToken(index, token, _acceptable(machine, states))
+                raise UnexpectedToken(index, token)
             if action >= 0:
                 states.append(action)
                 values.append(token)
                 starts.append(token.start)
                 ends.append(token.end)
                 break
+            if units[~action]:  # most reductions climb the ladder of precedence: nothing changes but the state
+                states[-1] = state = rows[states[-2]][units[~action]]
+                if state == final and kind == END:
+                    return values[0]
+                row = rows[state]
+                continue
             symbol, size, name, parts = rules[~action]
             begin = starts[-size] if size else token.start
             finish = ends[-1] if size else token.start
             popped = values[-size:] if size else []
             if size:
                 del states[-size:], values[-size:], starts[-size:], ends[-size:]
-            values.append(popped[parts[0] or 0] if name == "=" else _reduce(name, popped, parts, actions, begin, finish))
+            values.append(_reduce(name, popped, parts, actions, begin, finish))
             starts.append(begin)
             ends.append(finish)
             state = rows[states[-1]][symbol]
             states.append(state)
-            if kind == END and state == final:
+            if state == final and kind == END:
                 return values[0]
             row = rows[state]
     raise AssertionError("the end token is always accepted or refused")
@@ -103,28 +111,47 @@ def _reduce(
             children += popped[~part]
         else:
             children.append(popped[part])
+    if name == "=":
+        return children[0]
     return actions[name](children, start, end) if name else children
 
 
-def _acceptable(machine: _Machine, states: list[int]) -> frozenset[str]:
-    """Return the terminals that could follow; a table entry alone may be a reduction that leads nowhere."""
+def expected_after(tokens: Sequence[Token], text: str, start: str) -> frozenset[str]:
+    """Return the terminals that could follow the tokens, which begin a correct text of the start symbol."""
+    machine = _machine()
+    final = machine.lexicon.tables["end"][start]
+    states = [machine.lexicon.tables["start"][start]]
+    for token in tokens:
+        row = machine.rows[states[-1]]
+        kind = token.kind
+        if kind == "NAME" and token.text in machine.lexicon.words:
+            word, following = machine.lexicon.words[token.text]
+            if word in row and following.match(text, token.end):
+                kind = word
+        _step(machine, states, kind, final)
+    # A table entry alone may be a reduction that leads nowhere, so each is tried.
+    kinds = [kind for kind in machine.rows[states[-1]] if kind.isupper() or kind == END]
+    return frozenset(kind for kind in kinds if _step(machine, states[-_WINDOW:], kind, final))
 
-    def shifts(kind: str) -> bool:
-        stack = list(states[-200:])  # reductions on one lookahead pop no further in a sensible text
-        while True:
-            action = machine.rows[stack[-1]].get(kind)
-            if action is None:
-                return False
-            if action >= 0:
-                return True
-            symbol, size, _, _ = machine.rules[~action]
-            if size >= len(stack):
-                return True
-            if size:
-                del stack[-size:]
-            target = machine.rows[stack[-1]].get(symbol)
-            if target is None:
-                return True
-            stack.append(target)
 
-    return frozenset(kind for kind in machine.rows[states[-1]] if (kind.isupper() or kind == END) and shifts(kind))
+_WINDOW = 200
+"""How many states a trial copies: more than any sensible text has pending at one place."""
+
+
+def _step(machine: _Machine, states: list[int], kind: str, final: int) -> bool:
+    """Move the stack of states over one terminal; return whether the terminal can stand there."""
+    while True:
+        action = machine.rows[states[-1]].get(kind)
+        if action is None:
+            return False
+        if action >= 0:
+            states.append(action)
+            return True
+        symbol, size, _, _ = machine.rules[~action]
+        if size >= len(states):
+            return True  # the window is too short to tell
+        if size:
+            del states[-size:]
+        states.append(machine.rows[states[-1]][symbol])
+        if states[-1] == final and kind == END:
+            return True

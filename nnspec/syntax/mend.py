@@ -57,7 +57,8 @@ def mend(source: Source, at: int) -> Repair:
     text = source.text
     if sign := _FOREIGN_SIGN.match(text, at):
         kind, replacement, help_ = _FOREIGN[sign.group()]
-        return _repair(source, at, sign.end(), f"`{sign.group()}` is not part of the language", help_, kind, replacement)
+        message = f"`{sign.group()}` is not part of the language"
+        return _repair(source, at, sign.end(), message, help_, kind, replacement)
     if number := _NUMBER.match(text, at):
         return _mend_number(source, at, number.group())
     if quoted := _QUOTED.match(text, at):

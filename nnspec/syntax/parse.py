@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from nnspec.diagnostics import Code, Diagnostic, Label, SpecError
-from nnspec.source import Source, Span
+from nnspec.diagnostics import Diagnostic, SpecError
+from nnspec.source import Source
 from nnspec.syntax.build import Builder, TooDeep
 from nnspec.syntax.lalr import UnexpectedToken, run
+from nnspec.syntax.recover import find_errors
 from nnspec.syntax.tokens import scan
 from nnspec.syntax.tree import File
+
+MAX_DIAGNOSTICS = 50
+"""How many errors of one text are worth reading."""
 
 
 def parse(source: Source) -> File:
@@ -19,12 +23,15 @@ def parse(source: Source) -> File:
     builder = Builder(source)
     try:
         file: File = run(tokens, source.text, "file", builder.actions)
-    except UnexpectedToken as error:
-        label = Label(Span(source, error.token.start, error.token.end))
-        raise SpecError([*diagnostics, Diagnostic(Code.SYNTAX, "unexpected text", (label,), str(error.expected))]) from None
+        diagnostics += builder.diagnostics
+    except UnexpectedToken:
+        diagnostics = find_errors(source, tokens, diagnostics)
     except TooDeep as error:
-        raise SpecError([error.diagnostic]) from None
-    diagnostics += builder.diagnostics
+        diagnostics.append(error.diagnostic)
     if diagnostics:
-        raise SpecError(diagnostics)
+        raise SpecError(sorted(diagnostics, key=_place)[:MAX_DIAGNOSTICS])
     return file
+
+
+def _place(diagnostic: Diagnostic) -> int:
+    return diagnostic.labels[0].span.start

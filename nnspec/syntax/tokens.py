@@ -6,10 +6,11 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from nnspec_grammar import Tables, tables
+
 from nnspec.diagnostics import Diagnostic
 from nnspec.source import Source
 from nnspec.syntax.mend import mend
-from nnspec_grammar import Tables, tables
 
 BLANKS = frozenset({"BLANK", "COMMENT"})
 RESERVED = frozenset({"and", "as", "else", "false", "for", "freeze", "if", "in", "next", "not", "or", "return", "true"})

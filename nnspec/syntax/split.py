@@ -1,0 +1,142 @@
+"""Guess where items and statements begin, in text that does not parse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+
+from nnspec.source import Source
+from nnspec.syntax.tokens import RESERVED, Token
+
+ITEMS = frozenset({"network", "block", "cell", "train", "import", "const"})
+DECLARATIONS = frozenset({"const", "shared", "input", "output", "param", "state", "target", "metric", "next"})
+_OPEN = frozenset({"LPAR", "LSQB", "LBRACE"})
+_CLOSE = frozenset({"RPAR", "RSQB", "RBRACE"})
+_CONTINUES = frozenset({"and", "or", "as", "else", "in", "masked"})
+_NEVER_A_VALUE = RESERVED - {"true", "false"}
+
+
+def starts_line(source: Source, token: Token) -> bool:
+    """Return whether only blanks stand before the token on its line."""
+    line = source.line_starts[source.position(token.start)[0] - 1]
+    return not source.text[line : token.start].strip()
+
+
+def ends_value(token: Token) -> bool:
+    """Return whether an expression may end with the token."""
+    if token.kind == "NAME":
+        return token.text not in _NEVER_A_VALUE
+    return token.kind in ("NUMBER", "SIZE", "STRING") or token.kind in _CLOSE
+
+
+def starts_value(token: Token) -> bool:
+    """Return whether an expression may start with the token (a sign apart, which may also join two)."""
+    if token.kind == "NAME":
+        return token.text not in {"and", "or", "as", "else", "in", "for", "return"}
+    return token.kind in ("NUMBER", "SIZE", "STRING", "LPAR", "LSQB")
+
+
+def starts_item(tokens: Sequence[Token], at: int) -> bool:
+    """Return whether an item of a file seems to begin at a token; `const` also stands in bodies and does not count."""
+    if tokens[at].text not in ITEMS or tokens[at].text == "const" or at + 1 >= len(tokens):
+        return False
+    following = tokens[at + 1]
+    if tokens[at].text == "import":
+        return following.kind == "STRING"
+    if following.kind != "NAME" or at + 2 >= len(tokens):
+        return False
+    return tokens[at + 2].kind in ("LPAR", "LBRACE", "COLON") or tokens[at + 2].text in ("on", "as")
+
+
+def starts_statement(tokens: Sequence[Token], at: int) -> bool:
+    """Return whether a statement seems to begin at a token that follows a complete one."""
+    token = tokens[at]
+    following = tokens[at + 1] if at + 1 < len(tokens) else None
+    if token.kind != "NAME":
+        return False
+    if token.text in ("for", "return"):
+        return True
+    if following is None:
+        return False
+    if token.text in DECLARATIONS and following.kind == "NAME" and following.text not in RESERVED:
+        return token.text != "next" or (at + 2 < len(tokens) and tokens[at + 2].kind == "EQUAL")
+    while following is not None and following.kind == "COMMA" and at + 3 < len(tokens):
+        if tokens[at + 2].kind != "NAME":
+            return False
+        at += 2
+        following = tokens[at + 1]
+    return following is not None and following.kind == "EQUAL"
+
+
+def matching(tokens: Sequence[Token], opener: int) -> int:
+    """Return the index of the bracket that closes `opener`; the brackets are balanced."""
+    depth = 0
+    for at in range(opener, len(tokens)):
+        depth += (tokens[at].kind in _OPEN) - (tokens[at].kind in _CLOSE)
+        if depth == 0:
+            return at
+    return len(tokens) - 1
+
+
+def outermost(tokens: Sequence[Token]) -> Iterator[int]:
+    """Yield the indices of the tokens outside of brackets, and of the outermost opening ones."""
+    depth = 0
+    for at, token in enumerate(tokens):
+        if token.kind in _CLOSE:
+            depth -= 1
+        elif depth == 0:
+            yield at
+        if token.kind in _OPEN:
+            depth += 1
+
+
+def split_items(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """Return the tokens of each item; what stands before the first is a piece of its own."""
+    cuts = [0]
+    for at in outermost(tokens):
+        if at > cuts[-1] + (tokens[cuts[-1]].text in ITEMS) and _begins_item(tokens, at):
+            cuts.append(at)
+    return _pieces(tokens, cuts)
+
+
+def _begins_item(tokens: Sequence[Token], at: int) -> bool:
+    if starts_item(tokens, at):
+        return True
+    if tokens[at].text in ITEMS:
+        return tokens[at].text == "const" or tokens[at - 1].kind in ("RBRACE", "STRING")
+    shape = [token.kind for token in tokens[at : at + 3]]
+    return shape in (["NAME", "NAME", "LBRACE"], ["NAME", "NAME", "LPAR"]) and item_like(tokens[at].text)
+
+
+def item_like(word: str) -> bool:
+    """Return whether a word is, or is a slip of, the keyword of an item with a body."""
+    return bool(get_close_matches(word, ("network", "block", "cell", "train"), n=1, cutoff=0.7))
+
+
+def split_statements(source: Source, tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """Return the tokens of each statement of a body."""
+    cuts = [0]
+    for at in outermost(tokens):
+        if at > cuts[-1] and _begins(source, tokens, at, cuts[-1]):
+            cuts.append(at)
+    return _pieces(tokens, cuts)
+
+
+def _begins(source: Source, tokens: Sequence[Token], at: int, current: int) -> bool:
+    token, before = tokens[at], tokens[at - 1]
+    first = starts_line(source, token)
+    if token.kind != "NAME" or not (first or ends_value(before)):
+        return False
+    if not starts_statement(tokens, at):
+        # A line that cannot go on with the one before it: perhaps a statement that is itself wrong.
+        return first and ends_value(before) and token.text not in _CONTINUES
+    if before.text in DECLARATIONS and at - 1 == current:
+        return False  # the name in `shared f = ...`
+    targets = all(t.kind in ("NAME", "COMMA") for t in tokens[current:at])
+    return not (before.kind == "COMMA" and targets)  # the second name in `a, b = ...`
+
+
+def _pieces(tokens: Sequence[Token], cuts: list[int]) -> list[Sequence[Token]]:
+    bounds = [*cuts, len(tokens)]
+    return [tokens[a:b] for a, b in pairwise(bounds) if b > a]
