@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from nnspec.diagnostics import Code, Label
@@ -152,26 +152,17 @@ class Applier:
         suffix = "" if template.uses == 1 else f"@{template.uses}"
         scope = Scope(f"{template.path}.", f"{template.path}{suffix}.", reuse=template.uses > 1)
         body = template.body
+        inner = body.body if isinstance(body, FrozenTemplate) else body
+        if isinstance(inner, LayerTemplate):
+            # A single shared layer needs no level of its own: `embed.weight`, not `embed.dense1.weight`.
+            prefix, dot, name = template.path.rpartition(".")
+            scope = Scope(prefix + dot, prefix + dot, reuse=template.uses > 1)
+            with self.inside(scope), self.frozen() if inner is not body else nullcontext():
+                return self.builder.node(
+                    inner.layer, inputs, scope, inner.span, name=name, suffix=suffix, arguments=inner.arguments
+                )
         with self.inside(scope):
-            inner = body.body if isinstance(body, FrozenTemplate) else body
-            if isinstance(inner, LayerTemplate):
-                # A single shared layer needs no level of its own: `embed.weight`, not `embed.dense1.weight`.
-                outer = template.path.rpartition(".")
-                prefix = f"{outer[0]}." if outer[0] else ""
-                self.scope = Scope(prefix, prefix, reuse=True)
-                return self._shared_layer(template, inner, inputs, outer[2], suffix, isinstance(body, FrozenTemplate))
             return self.apply(body, inputs, span)
-
-    def _shared_layer(
-        self, template: SharedTemplate, layer: LayerTemplate, inputs: Sequence[Tensor], name: str, suffix: str, frozen: bool
-    ) -> Any:
-        if suffix:
-            # Weights keep the first use's name, the node gets its own.
-            self.scope.node_path = f"{self.scope.node_path}@{template.uses}."
-        if frozen:
-            with self.frozen():
-                return self.apply(layer, inputs, layer.span, name)
-        return self.apply(layer, inputs, layer.span, name)
 
 
 def is_cell(template: BlockTemplate) -> bool:

@@ -67,9 +67,13 @@ class Builder:
         span: Span,
         *,
         name: str | None = None,
+        suffix: str = "",
         arguments: Mapping[str, Span] | None = None,
     ) -> Tensor | TupleValue:
-        """Add a use of a layer; return its result, or a tuple of them."""
+        """Add a use of a layer; return its result, or a tuple of them.
+
+        `suffix` tells a later use of shared weights from the first in the node's name.
+        """
         if len(self.nodes) >= self.limit:
             raise self.report.fail(
                 Code.TOO_LARGE,
@@ -86,7 +90,7 @@ class Builder:
             raise self._shape_failure(error, layer, inputs, span, arguments or {}) from None
         outputs = inferred if isinstance(inferred, tuple) else (inferred,)
         local = name or scope.fresh(layer.keyword)
-        path = scope.node_path + local
+        path = scope.node_path + local + suffix
         weights = {
             role: self._weight(f"{scope.path}{local}.{role}" if role else scope.path + local, spec, scope, span)
             for role, spec in specs.items()
