@@ -8,7 +8,7 @@ from nnspec.diagnostics import Code, Diagnostic, Label
 from nnspec.source import Source, Span
 from nnspec.syntax.build import MAX_DEPTH, TooDeep, too_deep
 from nnspec.syntax.split import ends_value, starts_item, starts_line, starts_statement
-from nnspec.syntax.tokens import Token
+from nnspec.syntax.tokens import MAX_DIAGNOSTICS, Token
 
 CLOSERS = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
 _SIGN = {"LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "LBRACE": "{", "RBRACE": "}"}
@@ -34,6 +34,8 @@ class _Balance:
 
     def run(self) -> tuple[list[Token], list[Diagnostic]]:
         for index, token in enumerate(self.tokens):
+            if len(self.diagnostics) >= MAX_DIAGNOSTICS:
+                break
             if token.kind in CLOSERS:
                 self.stack.append(len(self.out))
                 if len(self.stack) > MAX_DEPTH:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from nnspec.diagnostics import Code, Diagnostic, Label
 from nnspec.source import Source, Span
@@ -18,6 +18,7 @@ A chain of `->` counts once, however long it is: walk `Pipe.value` in a loop.
 """
 MAX_INTEGER = 2**63 - 1
 
+_Nested = TypeVar("_Nested", bound=tree.Tree)
 _ESCAPES = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 
 
@@ -52,8 +53,8 @@ class Builder:
     def _wrong(self, code: Code, message: str, span: Span, help_: str) -> None:
         self.diagnostics.append(Diagnostic(code, message, (Label(span),), help_))
 
-    def _deepen(self, node: tree.Expr, *parts: tree.Expr | None) -> tree.Expr:
-        """Note how deep an expression is; a dictionary beside the tree keeps the nodes to what the text says."""
+    def _deepen(self, node: _Nested, *parts: tree.Tree | None) -> _Nested:
+        """Note how deep an expression or loop is, beside the tree: the nodes say only what the text says."""
         depth = 1 + max((self._depths.get(id(part), 1) for part in parts), default=0)
         if depth > MAX_DEPTH:
             raise TooDeep(too_deep(node.span))
@@ -132,7 +133,8 @@ class Builder:
     def on_for(self, c: list[Any], start: int, end: int) -> tree.For:
         first, second = c[0], c[1]
         index, name = (first, second) if second is not None else (None, first)
-        return tree.For(span=self._span(start, end), index=index, name=name, iterable=c[2], body=c[3])
+        node = tree.For(span=self._span(start, end), index=index, name=name, iterable=c[2], body=c[3])
+        return self._deepen(node, *(statement for statement in node.body if isinstance(statement, tree.For)))
 
     def on_target(self, c: list[Any], start: int, end: int) -> tree.Target:
         return tree.Target(span=self._span(start, end), name=c[0], type=c[1], masked=c[2] is not None)
@@ -229,7 +231,7 @@ class Builder:
 
     def on_group(self, c: list[Any], start: int, end: int) -> tree.Expr:
         value: tree.Expr = c[0]
-        return value
+        return self._deepen(value, value)
 
     def on_tuple(self, c: list[Any], start: int, end: int) -> tree.Expr:
         return self._deepen(tree.TupleExpr(span=self._span(start, end), items=tuple(c)), *c)

@@ -7,11 +7,8 @@ from nnspec.source import Source
 from nnspec.syntax.build import Builder, TooDeep
 from nnspec.syntax.lalr import UnexpectedToken, run
 from nnspec.syntax.recover import find_errors
-from nnspec.syntax.tokens import scan
+from nnspec.syntax.tokens import MAX_DIAGNOSTICS, scan
 from nnspec.syntax.tree import File
-
-MAX_DIAGNOSTICS = 50
-"""How many errors of one text are worth reading."""
 
 
 def parse(source: Source) -> File:
@@ -20,6 +17,8 @@ def parse(source: Source) -> File:
     Raises SpecError with every independent syntax error of the text, in the order of the text.
     """
     tokens, diagnostics = scan(source)
+    if len(diagnostics) >= MAX_DIAGNOSTICS:
+        raise SpecError(diagnostics)
     builder = Builder(source)
     try:
         file: File = run(tokens, source.text, "file", builder.actions)

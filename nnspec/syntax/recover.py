@@ -11,7 +11,7 @@ from nnspec.syntax.build import Builder, TooDeep
 from nnspec.syntax.explain import explain
 from nnspec.syntax.lalr import UnexpectedToken, run
 from nnspec.syntax.split import item_like, matching, outermost, split_items, split_statements
-from nnspec.syntax.tokens import Token
+from nnspec.syntax.tokens import MAX_DIAGNOSTICS, Token
 
 
 def find_errors(source: Source, tokens: Sequence[Token], lexical: Sequence[Diagnostic]) -> list[Diagnostic]:
@@ -23,7 +23,8 @@ def find_errors(source: Source, tokens: Sequence[Token], lexical: Sequence[Diagn
     known = [*lexical, *brackets]
     search = _Search(source, {label.span.start for diagnostic in known for label in diagnostic.labels})
     for item in split_items(mended):
-        search.item(item)
+        if len(known) + len(search.diagnostics) < MAX_DIAGNOSTICS:
+            search.item(item)
     if not known and not search.diagnostics:
         search.attempt(tokens, "file")  # the guessed pieces parse: the error lies between them
     return [*known, *search.diagnostics]
@@ -61,7 +62,8 @@ class _Search:
 
     def _body(self, tokens: Sequence[Token]) -> None:
         for statement in split_statements(self.source, tokens):
-            self._statement(statement)
+            if len(self.diagnostics) < MAX_DIAGNOSTICS:
+                self._statement(statement)
 
     def _body_brace(self, tokens: Sequence[Token]) -> int | None:
         """Return the index of a body's opening brace: the first that belongs to no `if`."""

@@ -14,13 +14,16 @@ DECLARATIONS = frozenset({"const", "shared", "input", "output", "param", "state"
 _OPEN = frozenset({"LPAR", "LSQB", "LBRACE"})
 _CLOSE = frozenset({"RPAR", "RSQB", "RBRACE"})
 _CONTINUES = frozenset({"and", "or", "as", "else", "in", "masked"})
+_TARGETS = 20  # how many names in `a, b, ... = value` to look through
 _NEVER_A_VALUE = RESERVED - {"true", "false"}
 
 
 def starts_line(source: Source, token: Token) -> bool:
     """Return whether only blanks stand before the token on its line."""
-    line = source.line_starts[source.position(token.start)[0] - 1]
-    return not source.text[line : token.start].strip()
+    at = token.start - 1
+    while at >= 0 and source.text[at] in " \t\r\f":
+        at -= 1
+    return at < 0 or source.text[at] == "\n"
 
 
 def ends_value(token: Token) -> bool:
@@ -61,12 +64,10 @@ def starts_statement(tokens: Sequence[Token], at: int) -> bool:
         return False
     if token.text in DECLARATIONS and following.kind == "NAME" and following.text not in RESERVED:
         return token.text != "next" or (at + 2 < len(tokens) and tokens[at + 2].kind == "EQUAL")
-    while following is not None and following.kind == "COMMA" and at + 3 < len(tokens):
-        if tokens[at + 2].kind != "NAME":
-            return False
-        at += 2
-        following = tokens[at + 1]
-    return following is not None and following.kind == "EQUAL"
+    for name in range(at, min(at + 2 * _TARGETS, len(tokens) - 1), 2):
+        if tokens[name].kind != "NAME" or tokens[name + 1].kind != "COMMA":
+            return tokens[name].kind == "NAME" and tokens[name + 1].kind == "EQUAL"
+    return False
 
 
 def matching(tokens: Sequence[Token], opener: int) -> int:

@@ -13,6 +13,8 @@ from nnspec.source import Source
 from nnspec.syntax.mend import mend
 
 BLANKS = frozenset({"BLANK", "COMMENT"})
+MAX_DIAGNOSTICS = 50
+"""How many errors of one text are worth reading."""
 RESERVED = frozenset({"and", "as", "else", "false", "for", "freeze", "if", "in", "next", "not", "or", "return", "true"})
 
 
@@ -45,7 +47,7 @@ def lexicon() -> Lexicon:
 
 
 def scan(source: Source, *, keep_comments: bool = False) -> tuple[list[Token], list[Diagnostic]]:
-    """Return the tokens of a source and what was wrong with its characters.
+    """Return the tokens of a source and what was wrong with its characters, up to MAX_DIAGNOSTICS findings.
 
     Blanks are left out, and comments too unless `keep_comments`.
     """
@@ -55,7 +57,7 @@ def scan(source: Source, *, keep_comments: bool = False) -> tuple[list[Token], l
     tokens: list[Token] = []
     diagnostics: list[Diagnostic] = []
     at = 1 if text.startswith("\ufeff") else 0
-    while at < len(text):
+    while at < len(text) and len(diagnostics) < MAX_DIAGNOSTICS:
         found = match(text, at)
         assert found is not None  # JUNK matches any character
         kind = found.lastgroup or ""
