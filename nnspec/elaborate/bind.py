@@ -186,6 +186,8 @@ def _plain(value: Any, annotation: Any) -> Any:
             if "bool" not in kinds:
                 raise _Unfit
             return value
+        case Word() if "str" in kinds:
+            return value.text
         case Word():
             if not any(isinstance(k, tuple) and value.text in k for k in kinds):
                 if any(isinstance(k, tuple) for k in kinds):

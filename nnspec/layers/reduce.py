@@ -172,3 +172,16 @@ class TopK(Layer, keyword="topk"):
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.TopK(x[0], [self.count], axis=-1, outputs=2)
+
+
+class BatchMean(Layer, keyword="batch_mean"):
+    """Mean over the samples of a batch: what makes a loss of one number for each sample a loss of the batch."""
+
+    where = "train"
+    elementwise = True
+
+    def infer(self, *x: TensorType) -> TensorType:
+        return TensorType(shape=x[0].shape, batch=False)
+
+    def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
+        return ctx.op.ReduceMean(x[0], [0], keepdims=0) if ctx.inputs[0].batch else x[0]
