@@ -28,7 +28,8 @@ class Position(BaseModel):
     the order that (seed, epoch) gives. `sums`, `weights` and `samples` are the running averages of that epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Figures may be infinite or NaN: written as null they could not be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     network: str
     train: str | None = None

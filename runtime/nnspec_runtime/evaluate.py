@@ -60,7 +60,7 @@ class GraphRunner:
 
     def bind_arrays(self, weights: Mapping[str, Array] | None) -> None:
         """Bind the initial state, with the given weights in the place of its own. Raises WeightsError."""
-        state = dict(self.program.initial_state)
+        state = self.program.initial_state()
         if weights is not None:
             state.update(fit_weights(self.program, weights))
         self.bind_state({one.name: ort_value(state[one.name], self.device) for one in self._states})
@@ -76,7 +76,8 @@ class GraphRunner:
         if order is not None:
             batches.begin(order)
         chained = [one for one in self._carried if one.output in self.results]
-        carried = {one.name: ort_value(self.program.initial_state[one.name], self.device) for one in self._carried}
+        initial = self.program.initial_state() if self._carried else {}
+        carried = {one.name: ort_value(initial[one.name], self.device) for one in self._carried}
         loader = open_loader(batches)
         try:
             loader.start(0, self._slots[0])

@@ -50,7 +50,7 @@ class Averages:
 
     def snapshot(self) -> dict[str, object]:
         """Return the running sums as plain numbers, for a checkpoint."""
-        return {"sums": list(self.sums), "weights": list(self.weights), "samples": self.samples}
+        return {"sums": tuple(self.sums), "weights": tuple(self.weights), "samples": self.samples}
 
     def restore(self, sums: Sequence[float], weights: Sequence[float], samples: int) -> None:
         """Continue from the sums of `snapshot`."""

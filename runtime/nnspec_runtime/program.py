@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -211,9 +210,8 @@ class Program:
             raise ProgramError(f"the program of network '{self.manifest.network}' has no {name} graph")
         return model
 
-    @cached_property
     def initial_state(self) -> dict[str, Array]:
-        """The state that training starts from, by name.
+        """Return the state that training starts from, by name.
 
         Optimizer state, counters and carried states that the state file leaves out start at zero; anything
         else that is missing, and any tensor of another shape or dtype, raises ProgramError.

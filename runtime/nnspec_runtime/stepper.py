@@ -56,8 +56,10 @@ class TrainingSession:
         self.slots = tuple(Slot(binding, self.inputs, self.device) for binding in self._bindings)
         self.turn = 0
         self._buffers: dict[str, tuple[ort.OrtValue, ort.OrtValue]] = {}
+        initial = program.initial_state()
+        self._initial_carry = {one.name: initial[one.name] for one in manifest.state if one.kind == "carry"}
         for one in manifest.state:
-            self._bind_state(one, program.initial_state[one.name])
+            self._bind_state(one, initial.pop(one.name))  # one by one, so that large weights are not held twice
         self._scalars: list[ort.OrtValue] = []
         self._readers: tuple[list[Callable[[], float]], ...] = tuple(
             [self._bind_scalar(binding, results[name]) for name in self.outputs] for binding in self._bindings
@@ -83,7 +85,7 @@ class TrainingSession:
         for one, array in zip(self.inputs, arrays, strict=True):
             if array.dtype != one.numpy:
                 raise DataError(f"'{one.name}' should be {one.dtype}, but is {array.dtype}")
-        if any(one.kind == "carry" for one in self._states):
+        if self._initial_carry:
             self.narrow_carry(len(arrays[0]))
         self.slots[self.turn].put(arrays)
         values = dict(zip(self.outputs, self.advance(), strict=True))
@@ -110,8 +112,7 @@ class TrainingSession:
 
     def reset_carry(self) -> None:
         """Start the carried states anew, as at the beginning of an epoch."""
-        initial = self.program.initial_state
-        self.load({one.name: initial[one.name] for one in self._states if one.kind == "carry"})
+        self.load(self._initial_carry)
 
     def narrow_carry(self, rows: int) -> None:
         """Keep the first `rows` rows of the carried states: the smaller last batch continues those."""

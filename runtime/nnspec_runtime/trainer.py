@@ -231,7 +231,7 @@ class Trainer:
             return
         value, best = figures[stop.metric], self.position.best
         smaller = self.program.manifest.figure(stop.metric).smaller_is_better
-        if best is not None and not (value < best if smaller else value > best):
+        if math.isnan(value) or (best is not None and not (value < best if smaller else value > best)):
             return
         self._best = self._weights()
         if self.out is not None:
@@ -240,12 +240,9 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         stop, best = self.program.settings.stop, self.position.best_epoch
-        return (
-            stop is not None
-            and best is not None
-            and self.position.batch_index == 0
-            and self.position.epoch - 1 - best >= stop.patience
-        )
+        if stop is None or self.position.batch_index:
+            return False
+        return self.position.epoch - 1 - (-1 if best is None else best) >= stop.patience
 
     def _finish(self, interrupted: bool) -> Result:
         """Write the final files."""
@@ -280,7 +277,7 @@ class Trainer:
         content = {
             "network": self.program.manifest.network,
             "train": self.program.manifest.train,
-            "epochs": list(self.position.history),
+            "epochs": [_plain(record) for record in self.position.history],
         }
         text = json.dumps(content, indent=1) + "\n"
 
@@ -352,3 +349,10 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def _plain(value: Any) -> Any:
+    """Replace figures that JSON cannot write, NaN and the infinities, by null."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -129,7 +129,9 @@ def mlp(**settings: Any) -> Program:
     dw1, db1 = _dense_gradient(g, "x", dh)
     rate = g.const(settings.pop("rate", RATE))
     for name, gradient in zip(MLP, (dw1, db1, dw2, db2), strict=True):
-        velocity = g.op("Add", g.op("Mul", f"{name}.momentum", g.const(MOMENTUM)), gradient, out=f"{name}.momentum.next")
+        velocity = g.op(
+            "Add", g.op("Mul", f"{name}.momentum", g.const(MOMENTUM)), gradient, out=f"{name}.momentum.next"
+        )
         g.op("Sub", name, g.op("Mul", velocity, rate), out=f"{name}.next")
     g.op("Add", "step", "one", out="step.next")
     states = [state(name, shape, "weight") for name, shape in MLP.items()]
@@ -273,7 +275,7 @@ def save(program: Program, folder: Path) -> Path:
             content["files"][name] = f"m.{name}.onnx"
             (folder / f"m.{name}.onnx").write_bytes(model)
     content["files"]["state"] = "m.state.safetensors"
-    save_weights(folder / "m.state.safetensors", program.initial_state)
+    save_weights(folder / "m.state.safetensors", program.initial_state())
     path = folder / "m.json"
     path.write_text(json.dumps(content))
     return path
