@@ -32,8 +32,8 @@ class Column:
 
     @property
     def cast(self) -> bool:
-        """Whether batches must be cast to the declared dtype."""
-        return bool(self.data.dtype != self.input.numpy)
+        """Whether batches must be converted to the declared dtype or to row-major order while they are copied."""
+        return bool(self.data.dtype != self.input.numpy) or not self.data.flags.c_contiguous
 
     @property
     def on_disk(self) -> bool:
@@ -156,7 +156,7 @@ def _fit(one: Input, read: Read) -> Column:
     if array.ndim != len(one.shape):
         hint = " (a batch axis comes first)" if array.ndim == len(one.shape) - 1 else ""
         raise DataError(
-            f"'{one.name}' should have {len(one.shape)} axes, {shape_text(one.shape)}{hint}, "
+            f"'{one.name}' should have {_axes(len(one.shape))}, {shape_text(one.shape)}{hint}, "
             f"but has {array.ndim}, {shape_text(array.shape)}"
         )
     if any(isinstance(want, int) and want != have for want, have in zip(one.shape[1:], array.shape[1:], strict=True)):
@@ -170,8 +170,8 @@ def _fit(one: Input, read: Read) -> Column:
     if read.kind == "idx" and array.dtype == np.uint8 and one.numpy.kind == "f":
         return Column(one, array.astype(one.numpy) / one.numpy.type(255))
     if array.dtype == one.numpy or isinstance(array, np.memmap):
-        return Column(one, array)
-    return Column(one, array.astype(one.numpy))
+        return Column(one, array if isinstance(array, np.memmap) else np.ascontiguousarray(array))
+    return Column(one, array.astype(one.numpy, order="C"))
 
 
 def _reshape(one: Input, array: Array, kind: str) -> Array:
@@ -273,6 +273,10 @@ def _bounds(columns: Mapping[str, Column], manifest: Manifest) -> tuple[dict[str
         if isinstance(symbol, str):
             bounds[symbol] = (*bounds.get(symbol, ()), lengths)
     return bounds, problems
+
+
+def _axes(rank: int) -> str:
+    return f"{rank} axis" if rank == 1 else f"{rank} axes"
 
 
 def _expected(one: Input) -> str:

@@ -37,7 +37,8 @@ def read_npz(path: Path) -> dict[str, Read]:
     if head[:2] != b"PK":
         raise DataError(f"{path} is not an .npz file; give a single array as NAME={path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves a broken archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             arrays = {}
             for name in names:
@@ -158,6 +159,6 @@ def _is_number(cell: str) -> bool:
 
 
 def _not_numbers(what: str, error: Exception) -> str:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
         return f"{what} holds Python objects, not numbers; pickles are never loaded"
     return f"{what} cannot be read as an array: {first_line(error)}"
