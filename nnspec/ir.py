@@ -16,6 +16,8 @@ from nnspec.dims import Dim, product, symbols
 from nnspec.initializers import ZEROS, AnyInitializer
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from nnspec.layers.base import Lowering
 
 DType = Literal["float32", "int64", "bool"]
@@ -84,19 +86,22 @@ class WeightSpec(Frozen):
     decay: bool = False
     """Whether l1 and l2 regularisation apply: matrices and kernels, not biases nor normalisation parameters."""
     fan: tuple[int, int] | None = None
+    trainable: bool = True
 
 
 class Weight(WeightSpec):
     """A weight of a network: trained, frozen, or a buffer that training updates without a gradient."""
 
     name: str
-    trainable: bool = True
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return int(product(self.shape))  # type: ignore[arg-type]
 
+
+Window = tuple[tuple[int, ...], tuple["int | Fraction", ...]] | str | None
+"""What one element of a layer's output sees of its input."""
 
 _REGISTRY: dict[str, type[Layer]] = {}
 
@@ -129,6 +134,11 @@ class Layer(BaseModel):
             cls.keyword = keyword
             _REGISTRY[keyword] = cls
 
+    @property
+    def title(self) -> str:
+        """What a summary calls its kind."""
+        return self.keyword
+
     def infer(self, *x: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Return the output type or types; raise ShapeError where the inputs do not fit."""
         raise NotImplementedError
@@ -141,8 +151,11 @@ class Layer(BaseModel):
         """Return the multiply-accumulates for one sample: convolutions and products only."""
         return 0
 
-    def window(self, *x: TensorType) -> tuple[tuple[int, ...], tuple[int, ...]] | str | None:
-        """Return (extent, stride) per spatial axis for the receptive field, `"all"` if it sees all, None if one element."""
+    def window(self, *x: TensorType) -> Window:
+        """Return (extent, stride) per spatial axis for the receptive field.
+
+        `"all"` if it sees all, None if one element. The stride of a layer that enlarges is a fraction.
+        """
         return None
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:

@@ -8,7 +8,17 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from nnspec.initializers import Constant
-from nnspec.layers.base import AnyInitializer, Layer, Lowering, Positive, ShapeError, TensorType, WeightSpec, axis_of
+from nnspec.layers.base import (
+    AnyInitializer,
+    Layer,
+    Lowering,
+    Positive,
+    ShapeError,
+    TensorType,
+    WeightSpec,
+    axis_of,
+    joined,
+)
 
 
 class Elementwise(Layer):
@@ -144,6 +154,9 @@ class Softmax(Elementwise, keyword="softmax"):
             raise ShapeError(f"`{self.keyword}` needs an axis, and gets a scalar", input=0)
         axis_of(self.axis, x[0].rank)
         return x[0]
+
+    def window(self, *x: TensorType) -> str | None:
+        return joined([self.axis], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         rank = ctx.inputs[0].rank

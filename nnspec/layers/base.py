@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nnspec.dims import Dim, ceil_div, floor_div
 from nnspec.initializers import AnyInitializer
-from nnspec.ir import Layer, ShapeError, TensorType, WeightSpec
+from nnspec.ir import Layer, ShapeError, TensorType, WeightSpec, Window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,8 +27,10 @@ __all__ = [
     "Size",
     "TensorType",
     "WeightSpec",
+    "Window",
     "axis_of",
     "check_fits",
+    "joined",
     "pads_of",
     "per_axis",
     "window_out",
@@ -71,6 +73,9 @@ class Lowering(Protocol):
 
     def uniform(self, like: ir.Value) -> ir.Value:
         """Return random numbers in [0, 1) of a value's shape, different in every step and the same on resuming."""
+
+    def recurrence(self, layer: Any, x: Sequence[Any], w: Any) -> tuple[ir.Value, ...]:
+        """Run a cell along its sequences."""
 
     def update(self, role: str, value: ir.Value) -> None:
         """Set what the buffer in `role` holds after this step; only in training."""
@@ -155,6 +160,12 @@ def window_out(padded: Dim, extent: int, stride: int, *, ceil: bool = False) -> 
     if ceil:
         return ceil_div(padded - extent, stride) + 1
     return floor_div(padded - extent, stride) + 1
+
+
+def joined(axes: Sequence[int], x: TensorType) -> str | None:
+    """Return the window of a layer that joins whole axes: None for channels and a sequence's features, else `"all"`."""
+    features = 0 if x.rank >= 3 else 1
+    return None if all(axis_of(a, x.rank) == features for a in axes) else "all"
 
 
 def axis_of(axis: int, rank: int, field: str = "axis") -> int:

@@ -19,6 +19,7 @@ from nnspec.layers.base import (
     Size,
     TensorType,
     WeightSpec,
+    Window,
     check_fits,
     pads_of,
     per_axis,
@@ -109,7 +110,7 @@ class Conv(Layer, keyword="conv"):
         kernel = self._geometry(x[0])[0]
         return product(self.infer(*x).shape) * (_channels(self, x[0]) // self.groups * math.prod(kernel))
 
-    def window(self, *x: TensorType) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def window(self, *x: TensorType) -> Window:
         kernel, stride, dilation, _, _ = self._geometry(x[0])
         return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)), stride
 
@@ -211,10 +212,13 @@ class ConvTranspose(Layer, keyword="conv_transpose"):
         kernel = self._geometry(x[0])[0]
         return product(x[0].shape) * (self.filters // self.groups * math.prod(kernel))
 
-    def window(self, *x: TensorType) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    def window(self, *x: TensorType) -> Window:
+        from fractions import Fraction
+
         kernel, stride, dilation, _, _, _ = self._geometry(x[0])
         # Each output sees the inputs whose kernels reach it: ceil(extent / stride) of them.
-        return tuple(-(-(d * (k - 1) + 1) // s) for k, d, s in zip(kernel, dilation, stride, strict=True)), (1,) * len(kernel)
+        extents = tuple(-(-(d * (k - 1) + 1) // s) for k, d, s in zip(kernel, dilation, stride, strict=True))
+        return extents, tuple(Fraction(1, s) for s in stride)
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         kernel, stride, dilation, extra, begins, ends = self._geometry(ctx.inputs[0])

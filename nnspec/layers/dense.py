@@ -7,7 +7,7 @@ from typing import Any
 
 from nnspec.dims import Dim, product
 from nnspec.initializers import GLOROT_UNIFORM, ZEROS, Normal
-from nnspec.layers.base import AnyInitializer, Layer, Lowering, Positive, ShapeError, TensorType, WeightSpec
+from nnspec.layers.base import AnyInitializer, Layer, Lowering, Positive, ShapeError, TensorType, WeightSpec, joined
 
 
 class Dense(Layer, keyword="dense"):
@@ -54,6 +54,9 @@ class Dense(Layer, keyword="dense"):
 
     def macs(self, *x: TensorType) -> Dim:
         return product(x[0].shape) * self.units
+
+    def window(self, *x: TensorType) -> str | None:
+        return joined([-1], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         if len(x[0].shape) == 2 and "bias" in w:

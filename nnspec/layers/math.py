@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from nnspec.dims import Dim, product
 from nnspec.layers.activation import Elementwise
-from nnspec.layers.base import Layer, Lowering, ShapeError, TensorType
+from nnspec.layers.base import Layer, Lowering, ShapeError, TensorType, joined
 
 
 def broadcast(layer: str, x: tuple[TensorType, ...]) -> tuple[Dim, ...]:
@@ -215,6 +215,10 @@ class MatMul(Layer, keyword="matmul"):
 
     def macs(self, *x: TensorType) -> Dim:
         return product(self.infer(*x).shape) * x[0].shape[-1]
+
+    def window(self, *x: TensorType) -> str | None:
+        # A product with a weight joins features; one of two tensors with a batch, such as attention's, joins all.
+        return "all" if x[1].batch else joined([-1], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         a, b = x

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from nnspec.initializers import ONES, ZEROS
-from nnspec.layers.base import AnyInitializer, Layer, Lowering, Positive, ShapeError, TensorType, WeightSpec
+from nnspec.layers.base import AnyInitializer, Layer, Lowering, Positive, ShapeError, TensorType, WeightSpec, joined
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0)]
@@ -146,6 +146,9 @@ class LayerNorm(Layer, keyword="layernorm"):
         n = self._features(x[0])
         return {"weight": WeightSpec(shape=(n,), init=ONES), "bias": WeightSpec(shape=(n,), init=ZEROS)}
 
+    def window(self, *x: TensorType) -> str | None:
+        return joined([-1], x[0])
+
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         op, rank, n = ctx.op, ctx.inputs[0].rank, self._features(ctx.inputs[0])
         if rank < 3:
@@ -182,6 +185,9 @@ class GroupNorm(Layer, keyword="groupnorm"):
     def weights(self, *x: TensorType) -> Mapping[str, WeightSpec]:
         c = int(x[0].shape[0])  # type: ignore[arg-type]
         return {"weight": WeightSpec(shape=(c,), init=ONES), "bias": WeightSpec(shape=(c,), init=ZEROS)}
+
+    def window(self, *x: TensorType) -> str | None:
+        return "all"
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         op, rank = ctx.op, ctx.inputs[0].rank

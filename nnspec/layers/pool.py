@@ -12,6 +12,7 @@ from nnspec.layers.base import (
     ShapeError,
     Size,
     TensorType,
+    Window,
     check_fits,
     pads_of,
     per_axis,
@@ -59,7 +60,7 @@ class Pool(Layer):
             out.append(count)
         return image.with_shape((image.shape[0], *out))
 
-    def window(self, *x: TensorType) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def window(self, *x: TensorType) -> Window:
         kernel, stride, _, _ = self._geometry(x[0])
         return kernel, stride
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from nnspec.dims import Dim
-from nnspec.layers.base import Layer, Lowering, Positive, ShapeError, TensorType, axis_of
+from nnspec.layers.base import Layer, Lowering, Positive, ShapeError, TensorType, axis_of, joined
 
 
 class Reduction(Layer):
@@ -37,7 +37,7 @@ class Reduction(Layer):
         return x.dtype
 
     def window(self, *x: TensorType) -> str | None:
-        return "all"
+        return joined(self._axes(x[0].rank), x[0])
 
     def _masked(self, ctx: Lowering, x: Any) -> tuple[Any, Any]:
         """Return the input with padding neutralised, and the mask or None."""
@@ -121,6 +121,9 @@ class ArgMax(Layer, keyword="argmax"):
         axis = axis_of(self.axis, x[0].rank)
         return TensorType(shape=(*x[0].shape[:axis], *x[0].shape[axis + 1 :]), dtype="int64", batch=x[0].batch)
 
+    def window(self, *x: TensorType) -> str | None:
+        return joined([self.axis], x[0])
+
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.ArgMax(x[0], axis=axis_of(self.axis, ctx.inputs[0].rank) + 1, keepdims=0)
 
@@ -134,6 +137,9 @@ class CumSum(Layer, keyword="cumsum"):
     def infer(self, *x: TensorType) -> TensorType:
         axis_of(self.axis, x[0].rank)
         return x[0]
+
+    def window(self, *x: TensorType) -> str | None:
+        return joined([self.axis], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.CumSum(x[0], ctx.op.constant(axis_of(self.axis, ctx.inputs[0].rank) + 1))
@@ -149,6 +155,9 @@ class Normalize(Layer, keyword="normalize"):
         if x[0].rank == 0:
             raise ShapeError("`normalize` needs an axis, and gets a scalar", input=0)
         return x[0]
+
+    def window(self, *x: TensorType) -> str | None:
+        return joined([-1], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         norm = ctx.op.ReduceL2(x[0], [-1], keepdims=1)
@@ -169,6 +178,9 @@ class TopK(Layer, keyword="topk"):
             raise ShapeError(f"there are {size} elements, fewer than {self.count}", field="count", label=f"at most {size}")
         shape = (*x[0].shape[:-1], self.count)
         return x[0].with_shape(shape), TensorType(shape=shape, dtype="int64", batch=x[0].batch)
+
+    def window(self, *x: TensorType) -> str | None:
+        return joined([-1], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.TopK(x[0], [self.count], axis=-1, outputs=2)

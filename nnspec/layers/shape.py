@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field
 
 from nnspec.dims import Dim, Symbolic, floor_div, product, total
-from nnspec.layers.base import Layer, Lowering, Positive, ShapeError, Size, TensorType, axis_of, per_axis
+from nnspec.layers.base import Layer, Lowering, Positive, ShapeError, Size, TensorType, Window, axis_of, per_axis
 
 
 class Flatten(Layer, keyword="flatten"):
@@ -77,6 +77,11 @@ class Transpose(Layer, keyword="transpose"):
 
     def infer(self, *x: TensorType) -> TensorType:
         return x[0].with_shape(tuple(x[0].shape[a] for a in self._order(x[0].rank)))
+
+    def window(self, *x: TensorType) -> str | None:
+        # Windows are told by the order of the spatial axes; where it changes, they are no longer known.
+        spatial = [a for a in self._order(x[0].rank) if a > 0]
+        return None if spatial == sorted(spatial) else "all"
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.Transpose(x[0], perm=[0, *(a + 1 for a in self._order(ctx.inputs[0].rank))])
@@ -335,6 +340,13 @@ class Upsample(Layer, keyword="upsample"):
             raise ShapeError(f"`upsample` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}")
         scale = per_axis(self.scale, x[0].rank - 1, "scale")
         return x[0].with_shape((x[0].shape[0], *(d * s for d, s in zip(x[0].shape[1:], scale, strict=True))))
+
+    def window(self, *x: TensorType) -> Window:
+        from fractions import Fraction
+
+        scale = per_axis(self.scale, x[0].rank - 1, "scale")
+        extent = 1 if self.mode == "nearest" else 2
+        return (extent,) * len(scale), tuple(Fraction(1, s) for s in scale)
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         import numpy as np
