@@ -44,7 +44,7 @@ class Ops:
     """Append nodes to `graph`.
 
     Python numbers and NumPy arrays among the inputs become Constant nodes, equal ones shared. A bare Python float takes
-    the element type of the node's first typed input, so that `ops.Mul(x, 0.5)` works in any precision. Integer
+    the element type of the node's first real-valued input, so that `ops.Mul(x, 0.5)` works in any precision. Integer
     arithmetic on shapes (Shape, Gather, Concat, ...) is folded into constants where the dims are known.
     """
 
@@ -170,7 +170,8 @@ class Ops:
                 continue
             dtype = None
             if isinstance(value, float):
-                dtype = next((v.dtype for v in inputs if isinstance(v, ir.Value) and v.dtype is not None), None)
+                typed = (v.dtype for v in inputs if isinstance(v, ir.Value) and v.dtype is not None)
+                dtype = next((d for d in typed if d.is_floating_point()), None)
             values.append(self.constant(value, dtype))
         while values and values[-1] is None:
             values.pop()
