@@ -174,7 +174,7 @@ def _finish(body: Body, declaration: tree.Network) -> Network:
     warned = any(d.code is Code.UNUSED for d in body.report.diagnostics)
     for node in builder.nodes:
         span = builder.spans[node.name]
-        if node.name not in kept and not warned and (span.start, span.source.path) not in covered:
+        if node.name not in kept and node.name not in builder.quiet and not warned and (span.start, span.source.path) not in covered:
             body.report.warn(Code.UNUSED, f"the layer `{node.name}` reaches no output and is left out", span)
     for input_ in builder.inputs.values():
         for dim in input_.type.shape:

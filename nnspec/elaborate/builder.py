@@ -56,6 +56,8 @@ class Builder:
         self.names: set[str] = set()
         self.symbols: dict[str, Symbolic] = {}
         self.masks: dict[str, str] = {}
+        self.quiet: set[str] = set()
+        """Nodes that nobody wrote, and nobody needs to hear of when nothing uses them."""
         self.frozen = False
         self.size = 0
 
@@ -147,7 +149,7 @@ class Builder:
             return name
         fields = {f: getattr(spec, f) for f in ("shape", "init", "kind", "decay", "fan")}
         weight = Weight.model_construct(
-            **fields, name=name, trainable=spec.kind == "weight" and not self.frozen
+            **fields, name=name, trainable=spec.kind == "weight" and spec.trainable and not self.frozen
         )
         self.size += weight.size
         if self.size > self.limit * WEIGHTS_PER_LAYER:

@@ -1,5 +1,5 @@
 """Every layer, one family per file. Importing this package registers them all."""
 
-from nnspec.layers import activation, conv, dense, loss, math, metric, norm, pool, reduce, shape
+from nnspec.layers import activation, conv, dense, loss, math, metric, norm, pool, recurrent, reduce, shape
 
-__all__ = ["activation", "conv", "dense", "loss", "math", "metric", "norm", "pool", "reduce", "shape"]
+__all__ = ["activation", "conv", "dense", "loss", "math", "metric", "norm", "pool", "recurrent", "reduce", "shape"]

@@ -1,15 +1,17 @@
-"""From the IR to an ONNX graph: each layer lowers itself; this file names, aligns batches and knows sizes."""
+"""What a layer sees while it is lowered: the builder, sizes that are known when the graph runs, masks, randomness."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 
+from nnspec.diagnostics import NnspecError
 from nnspec.dims import Dim, Symbolic
 from nnspec.ir import Network, Node, TensorType
-from nnspec.ops import IR_VERSION, OPSET, Ops
+from nnspec.ops import Ops
 
 BATCH = "batch"
 """The name of the batch axis in every exported model."""
@@ -23,6 +25,26 @@ Uniform = Callable[[Ops, ir.Value, str], ir.Value]
 """Makes random numbers of a value's shape for the layer of a name."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a network is lowered."""
+
+    training: bool = False
+    """Whether dropout drops and batch normalisation uses the batch."""
+    uniform: Uniform | None = None
+    """Draws the random numbers of training."""
+    unroll: bool = False
+    """Whether recurrences become straight-line graphs; their length must be a number."""
+    carry: bool = False
+    """Whether recurrent states go on from batch to batch."""
+    fused: bool = True
+    """Whether inference uses ONNX's LSTM, GRU and RNN where a cell is one of them."""
+
+
+class LoweringError(NnspecError):
+    """A network that has no graph with the options given."""
+
+
 @dataclass
 class Lowered:
     """A network as a graph under construction, and where each of its names lives in it."""
@@ -34,6 +56,8 @@ class Lowered:
     """Every weight: a value that is not yet an input nor an initializer of the graph."""
     updates: dict[str, ir.Value] = field(default_factory=dict)
     """What each buffer holds after a training step, by the buffer's name."""
+    carries: dict[str, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
+    """The recurrent states that go on from batch to batch: a graph input, and what it becomes."""
 
     @property
     def graph(self) -> ir.Graph:
@@ -48,51 +72,6 @@ def value_of(name: str, type_: TensorType) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(DTYPES[type_.dtype]), shape=shape)
 
 
-def lower(network: Network, *, training: bool = False, uniform: Uniform | None = None) -> Lowered:
-    """Return the network's forward graph.
-
-    Inputs are graph inputs; weights are left to the caller, which makes them initializers (export) or inputs (training).
-    `uniform` draws the random numbers that dropout needs in training.
-    """
-    inputs = {i.name: value_of(i.name, i.type) for i in network.inputs}
-    graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": OPSET}, name=network.name)
-    weights = {
-        w.name: ir.Value(name=w.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(w.shape)) for w in network.weights
-    }
-    lowered = Lowered(Ops(graph), dict(inputs), weights)
-    sizes = Sizes(lowered.ops, network, inputs)
-    types = network.types()
-    for node in network.nodes:
-        before = len(graph)
-        context = Context(node, tuple(types[v] for v in node.inputs), lowered, sizes, training, uniform)
-        x = [lowered.values[v] for v in node.inputs]
-        w = {role: weights[name] for role, name in node.weights.items()}
-        results = context.run(x, w)
-        for i, value in enumerate(results):
-            lowered.values[node.output(i)] = value
-        _name(graph, before, node, results)
-    return lowered
-
-
-def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> None:
-    """Name the ONNX nodes that a layer became after its path."""
-    seen: dict[str, int] = {}
-    fresh = []
-    for onnx_node in reversed(graph):
-        if len(graph) - len(fresh) <= before:
-            break
-        fresh.append(onnx_node)
-    for onnx_node in reversed(fresh):
-        count = seen[onnx_node.op_type] = seen.get(onnx_node.op_type, 0) + 1
-        onnx_node.name = f"{node.name}/{onnx_node.op_type}{count if count > 1 else ''}"
-        for i, out in enumerate(onnx_node.outputs):
-            out.name = f"{onnx_node.name}_output{i or ''}"
-    for i, value in enumerate(results):
-        producer = value.producer()
-        if producer is not None and producer in fresh and producer.op_type != "Constant":
-            value.name = node.output(i)
-
-
 class Sizes:
     """What the graph knows of symbolic dims, batch size and sequence lengths while it runs."""
 
@@ -102,6 +81,7 @@ class Sizes:
         self.inputs = inputs
         self._batch: ir.Value | None = None
         self._dims: dict[str, ir.Value] = {}
+        self._masks: dict[tuple[str, int, int], ir.Value] = {}
         self._batched = [inputs[i.name] for i in network.inputs if i.type.batch]
         self._where = {
             str(d): (inputs[i.name], at + i.type.batch)
@@ -111,6 +91,7 @@ class Sizes:
         }
 
     def batch(self) -> ir.Value:
+        """Return the number of samples as int64 [1]."""
         if self._batch is None:
             self._batch = self.ops.Shape(self._batched[0], start=0, end=1) if self._batched else self.ops.constant([1])
         return self._batch
@@ -159,30 +140,64 @@ class Sizes:
             return None
         known = {s: self.inputs[self.masks[s]] if s in self.masks else self.dim(Symbolic.symbol(s)) for s in dim.symbols}
         lengths = self.evaluate(dim, known)
-        return lengths if isinstance(dim, Symbolic) and str(dim) in self.masks else self.ops.Max(lengths, self.ops.constant([0]))
+        return lengths if str(dim) in self.masks else self.ops.Max(lengths, self.ops.constant([0]))
+
+
+    def mask(self, type_: TensorType) -> ir.Value | None:
+        """Return 1 for what counts and 0 for padding, broadcastable to [batch, ...]; None where nothing is masked."""
+        op, keep = self.ops, None
+        for i, dim in enumerate(type_.shape):
+            lengths = self.lengths(dim)
+            if lengths is None:
+                continue
+            key = (str(dim), i, type_.rank)
+            if key not in self._masks:
+                steps = op.Range(op.constant(0), op.Squeeze(self.dim(dim), [0]), op.constant(1))
+                valid = op.Cast(op.Less(op.Unsqueeze(steps, [0]), op.Unsqueeze(lengths, [1])), to=int(ir.DataType.FLOAT))
+                wide = [a + 1 for a in range(type_.rank) if a != i]
+                self._masks[key] = op.Unsqueeze(valid, wide) if wide else valid
+            valid = self._masks[key]
+            keep = valid if keep is None else op.Mul(keep, valid)
+        return keep
+
+
+class FoldedSizes(Sizes):
+    """The sizes where time is folded into the batch: [T, batch, ...] seen as [T batch, ...], time-major."""
+
+    def __init__(self, outer: Sizes, length: Dim) -> None:
+        self.ops, self.masks, self.inputs = outer.ops, outer.masks, outer.inputs
+        self._outer, self._length = outer, length
+        self._batch = None
+        self._masks = {}
+
+    def batch(self) -> ir.Value:
+        if self._batch is None:
+            self._batch = self.ops.Mul(self._outer.batch(), self._outer.dim(self._length))
+        return self._batch
+
+    def dim(self, dim: Dim) -> ir.Value:
+        return self._outer.dim(dim)
+
+    def lengths(self, dim: Dim) -> ir.Value | None:
+        lengths = self._outer.lengths(dim)
+        return None if lengths is None else self.ops.Tile(lengths, self._outer.dim(self._length))
 
 
 class Context:
     """What one layer sees while it is lowered; see `nnspec.layers.base.Lowering`."""
 
     def __init__(
-        self,
-        node: Node,
-        inputs: tuple[TensorType, ...],
-        lowered: Lowered,
-        sizes: Sizes,
-        training: bool,
-        uniform: Uniform | None,
+        self, node: Node, inputs: tuple[TensorType, ...], lowered: Lowered, sizes: Sizes, options: Options, path: str = ""
     ) -> None:
         self.node = node
-        self.name = node.name
+        self.name = path + node.name
         self.inputs = inputs
         self.outputs = node.outputs
-        self.training = training
+        self.options = options
+        self.training = options.training
+        self.lowered = lowered
+        self.sizes = sizes
         self.op = lowered.ops
-        self._lowered = lowered
-        self._sizes = sizes
-        self._uniform = uniform
         self._unbatched = False
 
     def run(self, x: list[ir.Value], w: dict[str, ir.Value]) -> list[ir.Value]:
@@ -202,14 +217,14 @@ class Context:
         return results
 
     def _expand(self, value: ir.Value, type_: TensorType) -> ir.Value:
-        shape = self.op.Concat(self.batch_size(), *(self._sizes.dim(d) for d in type_.shape), axis=0)
+        shape = self.op.Concat(self.batch_size(), *(self.sizes.dim(d) for d in type_.shape), axis=0)
         return self.op.Expand(value, shape)
 
     def batch_size(self) -> ir.Value:
-        return self.op.constant([1]) if self._unbatched else self._sizes.batch()
+        return self.op.constant([1]) if self._unbatched else self.sizes.batch()
 
     def dim(self, dim: Dim) -> ir.Value:
-        return self._sizes.dim(dim)
+        return self.sizes.dim(dim)
 
     def shape(self, type_: TensorType) -> ir.Value:
         dims = list(type_.shape)
@@ -222,20 +237,10 @@ class Context:
         return self.op.Concat(*parts, *(self.dim(d) for d in dims), axis=0)
 
     def lengths(self, dim: Dim) -> ir.Value | None:
-        return self._sizes.lengths(dim)
+        return self.sizes.lengths(dim)
 
     def mask(self, value: ir.Value, type_: TensorType) -> ir.Value | None:
-        op, keep = self.op, None
-        for i, dim in enumerate(type_.shape):
-            lengths = self.lengths(dim)
-            if lengths is None:
-                continue
-            steps = op.Range(op.constant(0), op.Squeeze(self.dim(dim), [0]), op.constant(1))
-            valid = op.Cast(op.Less(op.Unsqueeze(steps, [0]), op.Unsqueeze(lengths, [1])), to=int(ir.DataType.FLOAT))
-            wide = [a + 1 for a in range(type_.rank) if a != i]
-            valid = op.Unsqueeze(valid, wide) if wide else valid
-            keep = valid if keep is None else op.Mul(keep, valid)
-        return keep
+        return self.sizes.mask(type_)
 
     def stop(self, value: ir.Value) -> ir.Value:
         out: ir.Value = self.op.Identity(value)
@@ -245,42 +250,19 @@ class Context:
         return out
 
     def uniform(self, like: ir.Value) -> ir.Value:
-        if self._uniform is None:
+        if self.options.uniform is None:
             raise ValueError("a graph with random numbers needs a source of them")
-        return self._uniform(self.op, like, self.name)
+        return self.options.uniform(self.op, like, self.name)
+
+    def recurrence(self, layer: Any, x: Sequence[ir.Value], w: Mapping[str, ir.Value]) -> tuple[ir.Value, ...]:
+        from nnspec.lower.recurrence import lower_recurrence
+
+        return lower_recurrence(self, layer, x, w)
 
     def update(self, role: str, value: ir.Value) -> None:
-        self._lowered.updates[self.node.weights[role]] = value
+        if self.node.weights[role] in self.lowered.updates:
+            # A shared layer is used twice: its statistics move once for each use.
+            raise LoweringError(f"{self.name}: running statistics of a shared layer cannot be kept; use `layernorm`")
+        self.lowered.updates[self.node.weights[role]] = value
 
 
-def forward_model(network: Network, weights: Mapping[str, ir.TensorProtocol] | None = None) -> ir.Model:
-    """Return the inference model: weights as initializers, outputs under their public names.
-
-    Without `weights` they stay graph inputs.
-    """
-    lowered = lower(network)
-    finish_outputs(lowered, {o.name: lowered.values[o.value] for o in network.outputs})
-    for weight in network.weights:
-        value = lowered.weights[weight.name]
-        if weights is None:
-            lowered.graph.inputs.append(value)
-        else:
-            value.const_value = weights[weight.name]
-            lowered.graph.register_initializer(value)
-    return ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
-
-
-def finish_outputs(lowered: Lowered, outputs: Mapping[str, ir.Value]) -> None:
-    """Make values the graph's outputs under given names, and free those names where other values hold them."""
-    graph = lowered.graph
-    taken = {id(v) for v in graph.inputs} | {id(v) for v in lowered.weights.values()}
-    holders = {v.name: v for node in graph for v in node.outputs if v.name}
-    for name, value in outputs.items():
-        holder = holders.get(name)
-        if holder is not None and holder is not value:
-            holder.name = f"{name}/value"
-        if id(value) in taken or (value.producer() is not None and value.producer().op_type == "Constant"):  # type: ignore[union-attr]
-            value = lowered.ops.Identity(value)
-        taken.add(id(value))
-        value.name = name
-        graph.outputs.append(value)

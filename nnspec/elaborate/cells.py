@@ -1,0 +1,303 @@
+"""Cells: a body elaborated as the network of one step, applied along a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nnspec.diagnostics import Code, Label
+from nnspec.elaborate.apply import is_cell
+from nnspec.elaborate.body import Body
+from nnspec.elaborate.builder import Builder, Scope
+from nnspec.elaborate.environment import Environment
+from nnspec.elaborate.report import Poisoned
+from nnspec.elaborate.values import Bidirectional, BlockTemplate, Poison, Tensor, TupleValue, describe, is_number
+from nnspec.initializers import Constant, Initializer
+from nnspec.ir import Input, Network, Output, TensorType, registry
+from nnspec.layers.recurrent import Recurrence, State
+from nnspec.source import Span
+from nnspec.syntax import tree
+
+
+class CellBody(Body):
+    """Runs the statements of a cell: states and their `next`, besides what a block has."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.next_states: dict[str, Any] = {}
+        self.next_spans: dict[str, Span] = {}
+        self.states: dict[str, tuple[TensorType, Initializer | None, str | None, Span]] = {}
+        self.later: dict[str, Span] = {}
+
+    def _statement(self, s: tree.Statement) -> None:
+        match s:
+            case tree.State():
+                self._state(s)
+            case tree.Next():
+                self._next_statement(s)
+            case _:
+                super()._statement(s)
+
+    def lookup(self, name: str, span: Span) -> Any:
+        if name in self.later and self.environment.find(name) is None:
+            raise self.report.fail(
+                Code.STATE,
+                f"the state `{name}` is used before it is declared",
+                span,
+                help="declare the states at the top of the cell",
+                others=[Label(self.later[name], "declared here")],
+            )
+        return super().lookup(name, span)
+
+    def _state(self, s: tree.State) -> None:
+        def work() -> Tensor:
+            declared = self.type_of(s.shape, what=f"the state `{s.name.name}`", symbols=False)
+            init: Initializer | None = Constant(value=0.0)
+            start: str | None = None
+            if s.init is not None:
+                value = self.main(self.evaluate(s.init))
+                if isinstance(value, Tensor):
+                    init, start = None, value.ref
+                    if value.type.shape != declared.shape:
+                        raise self.report.fail(
+                            Code.SHAPE_MISMATCH, f"the state `{s.name.name}` is {declared}, its start {value.type}", s.init.span
+                        )
+                    if value.type.batch:
+                        raise self.report.fail(
+                            Code.STATE,
+                            f"the state `{s.name.name}` starts before there is data",
+                            s.init.span,
+                            help="start it from a `param` or an initialiser; `initial = ...` gives it data where the cell is used",
+                        )
+                else:
+                    init = self.initializer(s.init)
+                    if init.kind not in ("constant", "values"):  # type: ignore[attr-defined]
+                        raise self.report.fail(
+                            Code.WRONG_TYPE,
+                            "a state starts the same for every sample",
+                            s.init.span,
+                            "expected `zeros`, `ones`, `constant(...)`, numbers, or a `param` that is learned",
+                        )
+            self.states[s.name.name] = (declared, init, start, s.name.span)
+            self.builder.inputs[s.name.name] = Input(name=s.name.name, type=declared)
+            return Tensor(s.name.name, declared, s.name.span)
+
+        self.bind(s.name, self.guard(work), "state")
+
+    def _next_statement(self, s: tree.Next) -> None:
+        name = s.name.name
+        value = self.guard(lambda: self.tensor(self.evaluate(s.value), s.value.span))
+        if name in self.next_states:
+            self.report.add(
+                self.report.fail(
+                    Code.STATE, f"`next {name}` is defined twice", s.name.span, others=[Label(self.next_spans[name], "defined here first")]
+                ).diagnostic
+            )
+            return
+        binding = self.environment.bindings.get(name)
+        if binding is None or binding.what != "state":
+            self.report.add(
+                self.report.fail(
+                    Code.STATE,
+                    f"the cell has no state `{name}`",
+                    s.name.span,
+                    help=f"declare it with `state {name}: [...]`" + (", above" if name in self.later else ""),
+                ).diagnostic
+            )
+            self.next_states[name] = value
+            return
+        self.next_states[name] = value
+        self.next_spans[name] = s.name.span
+        if isinstance(value, Poison) or name not in self.states:
+            return
+        declared, _, _, span = self.states[name]
+        if value.type.shape != declared.shape or value.type.dtype != declared.dtype:
+            self.report.add(
+                self.report.fail(
+                    Code.SHAPE_MISMATCH,
+                    f"`next {name}` is {value.type}, and the state is {declared}",
+                    s.value.span,
+                    "must have the state's shape",
+                    others=[Label(span, f"declared as {declared}")],
+                ).diagnostic
+            )
+
+    def check_states(self, cell: tree.Cell) -> None:
+        """Report the states that no `next` moves."""
+        if not self.states and not self.report.failed:
+            fail = self.report.fail(Code.STATE, f"the cell `{cell.name.name}` has no state", cell.name.span, help="a `block` has none")
+            self.report.add(fail.diagnostic)
+        for name, (_, _, _, span) in self.states.items():
+            if name not in self.next_states:
+                fail = self.report.fail(
+                    Code.MISSING_NEXT, f"the state `{name}` has no `next`", span, help=f"say how it moves: `next {name} = ...`"
+                )
+                self.report.add(fail.diagnostic)
+
+
+def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+    """Add a cell's run along a sequence; return its results and final states."""
+    cell = template.factory.declaration
+    assert isinstance(cell, tree.Cell)
+    report = outer.report
+    reverse = template.options.get("reverse", False)
+    if not isinstance(reverse, bool):
+        raise report.fail(Code.WRONG_TYPE, f"`reverse` is {describe(reverse)}", template.arguments["reverse"], "expected `true` or `false`")
+    with outer.entered(template, span):
+        data = outer.data_of(template, inputs, _missing(template, cell), span)
+        sequences = [data[i.name] for i in cell.data]
+        given = [data[i.name] for i in cell.given]
+        _check_sequences(outer, cell, sequences, span)
+        builder = Builder(report, outer.builder.limit)
+        builder.symbols, builder.masks, builder.frozen = outer.builder.symbols, outer.builder.masks, outer.builder.frozen
+        environment = Environment(template.factory.environment)
+        body = CellBody(report, builder, environment, Scope(), outer.library)
+        body.bind_parameters(cell.parameters, template.parameters)
+        for ident, tensor in zip((*cell.data, *cell.given), (*sequences, *given), strict=True):
+            runs = ident in cell.data
+            t = tensor.type.with_shape(tensor.type.shape[1:]) if runs else tensor.type
+            builder.inputs[ident.name] = Input(name=ident.name, type=t)
+            environment.bind(ident.name, Tensor(ident.name, t, ident.span), ident.span, "data" if runs else "given data")
+        step = TensorType(shape=(), dtype="int64", batch=False)
+        if "step" not in environment.bindings:
+            environment.bind("step", Tensor("step", step, cell.name.span))
+        builder.inputs["step"] = Input(name="step", type=step)
+        body.later = {s.name.name: s.name.span for s in cell.body if isinstance(s, tree.State)}
+        body.run(cell.body)
+        body.check_states(cell)
+        body.warn_unused()
+        if body.returned is None and not report.failed:
+            raise report.fail(
+                Code.NO_RETURN, f"the cell `{cell.name.name}` returns nothing", cell.name.span, help="end it with `return next h`"
+            )
+        if isinstance(body.returned, Poison) or report.failed:
+            raise Poisoned
+        returned = body.returned.items if isinstance(body.returned, TupleValue) and not body.returned.results else (body.returned,)
+        results = [body.tensor(v, cell.name.span) for v in returned]
+        uses_step = environment.bindings["step"].used and environment.bindings["step"].value.ref == "step"
+        if not uses_step:
+            del builder.inputs["step"]
+        network = _network(cell, builder, body, results)
+    initial, starts = _initial(outer, template, body, span)
+    layer = Recurrence(
+        cell=cell.name.name,
+        body=network,
+        data=tuple(i.name for i in cell.data),
+        given=tuple(i.name for i in cell.given),
+        states=tuple(
+            State(name=n, type=t, init=init, start=start, next=body.next_states[n].ref) for n, (t, init, start, _) in body.states.items()
+        ),
+        initial=tuple(initial),
+        step="step" if uses_step else None,
+        reverse=reverse,
+        standard=_standard(cell, template),
+    )
+    local = name or outer.scope.fresh(cell.name.name)
+    made = outer.builder.node(layer, [*sequences, *given, *starts], outer.scope, span, name=local, arguments=template.arguments)
+    assert isinstance(made, TupleValue)
+    return TupleValue(made.items, results=True)
+
+
+def _missing(template: BlockTemplate, cell: tree.Cell) -> list[tree.Ident]:
+    """Return the names that tensors on the left of `->` are matched with: data first, then what is given."""
+    return [*cell.data, *cell.given]
+
+
+def _check_sequences(outer: Body, cell: tree.Cell, sequences: Sequence[Tensor], span: Span) -> None:
+    report = outer.report
+    for tensor in sequences:
+        t = tensor.type
+        image = t.rank >= 3 and all(isinstance(d, int) for d in t.shape)
+        if t.rank < 1 or (t.rank < 2 and t.dtype == "float32") or image or not t.batch:
+            what = f"an image {t}" if image else f"{t}"
+            raise report.fail(
+                Code.SHAPE_MISMATCH,
+                f"the cell `{cell.name.name}` runs along a sequence [T, features], and gets {what}",
+                span,
+                "",
+                "flatten each step, or `transpose` and `reshape` it into a sequence" if image else "a sequence's first axis is time",
+                [Label(tensor.span, f"gives {t}")] if tensor.span is not span else [],
+            )
+        if t.shape[0] != sequences[0].type.shape[0]:
+            raise report.fail(
+                Code.SHAPE_MISMATCH,
+                f"the sequences have different lengths: {sequences[0].type} and {t}",
+                span,
+                others=[Label(tensor.span, f"gives {t}")],
+            )
+
+
+def _network(cell: tree.Cell, builder: Builder, body: CellBody, results: Sequence[Tensor]) -> Network:
+    from nnspec.elaborate import reachable
+
+    starts = [start for _, _, start, _ in body.states.values() if start is not None]
+    nodes = reachable(builder.nodes, [*(r.ref for r in results), *(v.ref for v in body.next_states.values()), *starts])
+    used = {w for node in nodes for w in node.weights.values()}
+    return Network.model_construct(
+        name=cell.name.name,
+        inputs=tuple(builder.inputs.values()),
+        weights=tuple(w for w in builder.weights.values() if w.name in used),
+        nodes=tuple(nodes),
+        outputs=tuple(Output(name=f"result{i}", value=r.ref) for i, r in enumerate(results)),
+        masks=dict(builder.masks),
+        version=1,
+    )
+
+
+def _initial(outer: Body, template: BlockTemplate, body: CellBody, span: Span) -> tuple[list[str], list[Tensor]]:
+    """Return the states that start from outside, and what they start from."""
+    if "initial" not in template.options:
+        return [], []
+    value, where = template.options["initial"], template.arguments["initial"]
+    items = value.items if isinstance(value, TupleValue) and not value.results else (value,)
+    names = list(body.states)
+    if len(items) > len(names):
+        raise outer.report.fail(
+            Code.SURPLUS_ARGUMENT, f"the cell has {len(names)} state{'s' * (len(names) > 1)}, and gets {len(items)} starts", where
+        )
+    tensors = []
+    for name, item in zip(names, items, strict=False):
+        if is_number(item):
+            raise outer.report.fail(Code.WRONG_TYPE, f"the start of `{name}` is {describe(item)}", where, "expected a tensor")
+        tensor = outer.tensor(item, where)
+        declared = body.states[name][0]
+        if tensor.type.shape != declared.shape:
+            raise outer.report.fail(
+                Code.SHAPE_MISMATCH,
+                f"the state `{name}` is {declared}, its start {tensor.type}",
+                where,
+                others=[Label(tensor.span, f"gives {tensor.type}")] if tensor.span is not where else [],
+            )
+        tensors.append(tensor)
+    return names[: len(items)], tensors
+
+
+_STANDARD = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+
+
+def _standard(cell: tree.Cell, template: BlockTemplate) -> str | None:
+    """Return the ONNX operator for a cell of the standard library."""
+    if cell.span.source.path.startswith("std/"):
+        return _STANDARD.get(cell.name.name)
+    return None
+
+
+def apply_bidirectional(outer: Body, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+    """Run a cell both ways; join results and final states on the feature axis."""
+    cell = template.cell
+    if not isinstance(cell, BlockTemplate) or not is_cell(cell):
+        raise outer.report.fail(Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", template.span)
+    if "reverse" in cell.options:
+        raise outer.report.fail(
+            Code.SURPLUS_ARGUMENT, "`bidirectional` runs the cell both ways: `reverse` has no meaning here", cell.arguments["reverse"]
+        )
+    local = name or outer.scope.fresh("bidirectional")
+    with outer.inside(outer.scope.child(local)):
+        forward = apply_cell(outer, cell, inputs, span, "forward")
+        turned = BlockTemplate(cell.factory, cell.parameters, cell.data, {**cell.options, "reverse": True}, cell.arguments, cell.span)
+        backward = apply_cell(outer, turned, inputs, span, "backward")
+        concat = registry()["concat"](axis=-1)
+        states = sum(isinstance(s, tree.State) for s in cell.factory.declaration.body)
+        joined = [outer.builder.node(concat, [a, b], outer.scope, span) for a, b in zip(forward.items, backward.items, strict=True)]
+        outer.builder.quiet.update(t.ref for t in joined[len(joined) - states :] if isinstance(t, Tensor))
+    return TupleValue(tuple(joined), results=True)

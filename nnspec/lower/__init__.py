@@ -1,0 +1,117 @@
+"""From the IR to an ONNX graph: each layer lowers itself; this file names, aligns batches and knows sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from nnspec.ir import Network, Node
+from nnspec.lower.context import BATCH, DTYPES, STOP_GRADIENT, Context, Lowered, Options, Sizes, Uniform, value_of
+from nnspec.ops import IR_VERSION, OPSET, Ops
+
+__all__ = [
+    "BATCH",
+    "DTYPES",
+    "STOP_GRADIENT",
+    "Lowered",
+    "Options",
+    "Uniform",
+    "finish_outputs",
+    "forward_model",
+    "lower",
+    "value_of",
+]
+
+
+def lower(
+    network: Network,
+    *,
+    training: bool = False,
+    uniform: Uniform | None = None,
+    unroll: bool = False,
+    carry: bool = False,
+    fused: bool = True,
+    ops: Ops | None = None,
+) -> Lowered:
+    """Return the network's forward graph, in the graph of `ops` where that is given.
+
+    Inputs are graph inputs; weights are left to the caller, which makes them initializers (export) or inputs (training).
+    See `Options` for the switches. Raises LoweringError where the network has no such graph.
+    """
+    options = Options(training, uniform, unroll, carry, fused)
+    inputs = {i.name: value_of(i.name, i.type) for i in network.inputs}
+    ops = ops or Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=network.name))
+    graph = ops.graph
+    graph.inputs.extend(inputs.values())
+    weights = {
+        w.name: ir.Value(name=w.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(w.shape)) for w in network.weights
+    }
+    lowered = Lowered(ops, dict(inputs), weights)
+    sizes = Sizes(lowered.ops, network, inputs)
+    types = network.types()
+    for node in network.nodes:
+        before = len(graph)
+        context = Context(node, tuple(types[v] for v in node.inputs), lowered, sizes, options)
+        x = [lowered.values[v] for v in node.inputs]
+        # A layer used twice updates its buffers twice, the second time what the first one left.
+        w = {role: lowered.updates.get(name, weights[name]) for role, name in node.weights.items()}
+        results = context.run(x, w)
+        for i, value in enumerate(results):
+            lowered.values[node.output(i)] = value
+        _name(graph, before, node, results)
+    return lowered
+
+
+def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> None:
+    """Name the ONNX nodes that a layer became after its path."""
+    seen: dict[str, int] = {}
+    fresh = []
+    for onnx_node in reversed(graph):
+        if len(graph) - len(fresh) <= before:
+            break
+        fresh.append(onnx_node)
+    for onnx_node in reversed(fresh):
+        count = seen[onnx_node.op_type] = seen.get(onnx_node.op_type, 0) + 1
+        onnx_node.name = f"{node.name}/{onnx_node.op_type}{count if count > 1 else ''}"
+        for i, out in enumerate(onnx_node.outputs):
+            out.name = f"{onnx_node.name}_output{i or ''}"
+    for i, value in enumerate(results):
+        producer = value.producer()
+        if producer is not None and producer in fresh and producer.op_type != "Constant":
+            value.name = node.output(i)
+
+
+def forward_model(
+    network: Network, weights: Mapping[str, ir.TensorProtocol] | None = None, *, unroll: bool = False, fused: bool = True
+) -> ir.Model:
+    """Return the inference model: weights as initializers, outputs under their public names.
+
+    Without `weights` they stay graph inputs.
+    """
+    lowered = lower(network, unroll=unroll, fused=fused)
+    finish_outputs(lowered, {o.name: lowered.values[o.value] for o in network.outputs})
+    for weight in network.weights:
+        value = lowered.weights[weight.name]
+        if weights is None:
+            lowered.graph.inputs.append(value)
+        else:
+            value.const_value = weights[weight.name]
+            lowered.graph.register_initializer(value)
+    return ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+
+
+def finish_outputs(lowered: Lowered, outputs: Mapping[str, ir.Value]) -> None:
+    """Make values the graph's outputs under given names, and free those names where other values hold them."""
+    graph = lowered.graph
+    taken = {id(v) for v in graph.inputs} | {id(v) for v in lowered.weights.values()}
+    holders = {v.name: v for node in graph for v in node.outputs if v.name}
+    for name, value in outputs.items():
+        holder = holders.get(name)
+        if holder is not None and holder is not value:
+            holder.name = f"{name}/value"
+        if id(value) in taken or (value.producer() is not None and value.producer().op_type == "Constant"):  # type: ignore[union-attr]
+            value = lowered.ops.Identity(value)
+        taken.add(id(value))
+        value.name = name
+        graph.outputs.append(value)
