@@ -49,7 +49,7 @@ class Categorical(Score):
         return TensorType(shape=x[0].shape[:axis] + x[0].shape[axis + 1 :], batch=any(t.batch for t in x))
 
     def _chosen(self, ctx: Lowering, x: tuple[Any, ...]) -> tuple[TensorType, int, Any, Any, Any]:
-        """Return what is averaged, the axis of classes, scores, labels, and what counts; the batch is an axis of all."""
+        """Return what is averaged, the axis of classes, scores, labels, and what counts, all with the batch."""
         over = self.counted(*ctx.inputs)
         axis = class_axis(self, *ctx.inputs) + 1
         scores, label = (batched(ctx, v, t) for v, t in zip(x, ctx.inputs, strict=True))
@@ -152,7 +152,7 @@ class AbsoluteError(Elementwise, keyword="absolute_error"):
 
 
 class Huber(Elementwise, keyword="huber"):
-    """Square near zero, absolute beyond `delta` (Huber 1964): `huber(y, target)`; d^2 / 2, or delta (|d| - delta / 2)."""
+    """Square near 0, absolute beyond `delta` (Huber 1964): `huber(y, target)`; d^2 / 2, or delta (|d| - delta / 2)."""
 
     delta: Above = 1.0
     """Where the square ends."""
@@ -181,7 +181,7 @@ class BinaryCrossEntropy(Elementwise, keyword="binary_cross_entropy"):
 
 
 class Hinge(Categorical, keyword="hinge"):
-    """Hinge loss: `hinge(scores, label)`; the sum over the other classes of max(0, margin - s[label] + s[other]) / classes.
+    """Hinge loss: `hinge(scores, label)`; sum over other classes of max(0, margin - s[label] + s[other]) / classes.
 
     With a real target of the scores' shape, -1 or 1, it is the binary one: max(0, margin - target s).
     """
@@ -210,10 +210,10 @@ class Hinge(Categorical, keyword="hinge"):
 
 
 class KlDivergence(Score, keyword="kl_divergence"):
-    """Kullback-Leibler divergence: `kl_divergence(logits, target)`; sum(target (log target - log softmax(logits))).
+    """Relative entropy: `kl_divergence(logits, target)`; sum(target (log target - log softmax(logits))).
 
-    The target is a distribution of the logits' shape, such as a teacher's probabilities. The sum is over the classes, the
-    mean over samples and steps.
+    The target is a distribution of the logits' shape, such as a teacher's probabilities. The sum is over the
+    classes, the mean over samples and steps.
     """
 
     def counted(self, *x: TensorType) -> TensorType:

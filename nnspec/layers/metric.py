@@ -16,7 +16,7 @@ def _number(ctx: Lowering, condition: Any) -> Any:
 
 
 class Choice(Categorical):
-    """Base of the metrics of a choice among classes: `right` says for each sample, step or pixel whether it is right."""
+    """Base of the metrics of a choice among classes: `right` says for each sample, step or pixel if it is right."""
 
     goal: ClassVar[Literal["min", "max"]] = "max"
 
@@ -75,7 +75,7 @@ class SequenceAccuracy(Choice, keyword="sequence_accuracy"):
 
 
 class BinaryAccuracy(Elementwise, keyword="binary_accuracy"):
-    """How often a logit lies on its label's side: `binary_accuracy(logits, label)`; of probabilities, `threshold = 0.5`."""
+    """How often a logit lies on its label's side: `binary_accuracy(logits, label)`; `threshold = 0.5`."""
 
     goal: ClassVar[Literal["min", "max"]] = "max"
     threshold: float = 0.0

@@ -69,7 +69,7 @@ def class_axis(layer: Layer, logits: TensorType, label: TensorType) -> int:
     """
     if label.dtype == "float32":
         raise ShapeError(
-            f"`{layer.keyword}` needs whole numbers as its label, or a distribution of the shape of its logits {logits}, "
+            f"`{layer.keyword}` needs whole numbers as its label, or a distribution of the logits' shape {logits}, "
             f"and gets {label}",
             input=1,
             label=f"gives {label}",

@@ -137,7 +137,7 @@ class Optimizer(Setting):
     def update(
         self, op: Ops, w: ir.Value, g: ir.Value, state: Mapping[str, ir.Value], scalars: Any, *, decay: bool
     ) -> tuple[ir.Value, dict[str, ir.Value]]:
-        """Return the weight `w` after the step, given its gradient `g`, and its state; `decay` says whether weight decay applies to it."""
+        """Return the weight after the step, and its state; `decay` says whether weight decay applies to it."""
         raise NotImplementedError
 
 

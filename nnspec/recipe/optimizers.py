@@ -144,7 +144,7 @@ class Adagrad(Optimizer, keyword="adagrad"):
 
 
 class Rmsprop(Optimizer, keyword="rmsprop"):
-    """Root mean square (Hinton 2012): `rmsprop(0.01)`; v = beta v + (1 - beta) g^2, w = w - lr g / (sqrt(v) + epsilon)."""
+    """RMSProp (Hinton 2012): `rmsprop(0.01)`; v = beta v + (1 - beta) g^2, w = w - lr g / (sqrt(v) + epsilon)."""
 
     lr: Above = 0.01
     """Learning rate."""

@@ -1,4 +1,4 @@
-"""`Program`: a training step as an artefact. Graphs, initial state, and the manifest that names their inputs and outputs."""
+"""`Program`: a training step as an artefact: graphs, initial state, and the manifest that names what they hold."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VERSION = 1
 class Program:
     """Hold what it takes to train a network with any ONNX runtime.
 
-    `step` maps a batch and the state to the next state, the loss and the metrics; `eval` maps a batch and the weights to
-    loss and metrics; `predict` maps inputs and weights to the network's outputs. `state` is where training starts.
+    `step` maps a batch and the state to the next state, the loss and the metrics; `eval` maps a batch and the weights
+    to loss and metrics; `predict` maps inputs and weights to the network's outputs. `state` is where training starts.
     """
 
     manifest: dict[str, Any]

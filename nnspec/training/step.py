@@ -1,0 +1,214 @@
+"""The training step: forward, loss, metrics, backward and update in one graph; and its eval and predict graphs.
+
+`build` is the whole pipeline on one screen; the parts below it are in the order in which it calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from nnspec import initializers
+from nnspec.autodiff import differentiate
+from nnspec.ir import Network, Weight
+from nnspec.lower import Lowered, finish_outputs, lower
+from nnspec.ops import IR_VERSION, OPSET, Ops
+from nnspec.recipe import Recipe, Time
+from nnspec.training.manifest import State, describe, figures, network_to_predict
+from nnspec.training.program import Program
+from nnspec.training.random import Random
+from nnspec.training.simplify import simplify
+
+
+def build(recipe: Recipe) -> Program:
+    """Return the training program of a recipe.
+
+    Raise GradientError where an operator on the way from the loss to a weight has no gradient rule.
+    """
+    step, states = _step(recipe)
+    evaluate = _evaluate(recipe)
+    predict = _predict(recipe.network)
+    initial = {s.name: s.start for s in states if s.start is not None}
+    return Program(describe(recipe, states), step, evaluate, predict, initial)
+
+
+@dataclass
+class _Builder:
+    """The step graph under construction, with its state."""
+
+    recipe: Recipe
+    states: list[State] = field(default_factory=list)
+    values: dict[str, ir.Value] = field(default_factory=dict)
+    """The state's inputs by state name."""
+
+    def __post_init__(self) -> None:
+        network = self.recipe.network
+        self._taken = {i.name for i in network.inputs} | {w.name for w in network.weights}
+
+    def name(self, wanted: str) -> str:
+        """Return a name that no data input, weight or earlier state has."""
+        while wanted in self._taken:
+            wanted = f"{wanted}_"
+        self._taken.add(wanted)
+        return wanted
+
+    def scalar(self, wanted: str, kind: str, start: int) -> ir.Value:
+        """Return an int64 scalar of the state."""
+        if wanted not in self.values:
+            name = self.name(wanted)
+            self.values[wanted] = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+            output = self.name(f"{name}.next") if kind == "counter" else None
+            self.states.append(State(wanted, name, output, "int64", (), kind, np.array(start, np.int64)))
+        return self.values[wanted]
+
+    def weight(self, weight: Weight, value: ir.Value, kind: str, changes: bool) -> None:
+        """Enter a weight or buffer into the state."""
+        start = initializers.sample(weight.init, weight.shape, weight.fan, weight.name, self.recipe.seed)
+        output = self.name(f"{weight.name}.next") if changes else None
+        self.values[weight.name] = value
+        self.states.append(State(weight.name, weight.name, output, "float32", weight.shape, kind, start))
+
+    def carried(self, name: str, value: ir.Value) -> None:
+        """Enter a recurrent state that goes on from batch to batch; it starts at zero."""
+        assert value.name is not None
+        assert value.shape is not None
+        shape = tuple(d if isinstance(d, int) else str(d) for d in value.shape)
+        self.values[name] = value
+        self.states.append(State(name, value.name, self.name(f"{name}.next"), "float32", shape, "carry"))
+
+    def slot(self, weight: Weight, slot: str) -> ir.Value:
+        """Return a tensor that the optimizer keeps for a weight."""
+        name = self.name(f"{weight.name}.{slot}")
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(weight.shape))
+        self.values[name] = value
+        start = np.zeros(weight.shape, np.float32)
+        self.states.append(State(name, name, self.name(f"{name}.next"), "float32", weight.shape, "optimizer", start))
+        return value
+
+
+def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
+    builder = _Builder(recipe)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name)
+    ops = Ops(graph)
+    seed = builder.scalar("seed", "constant", recipe.seed)
+    step = builder.scalar("step", "counter", 0)
+    lowered = lower(recipe.network, training=True, uniform=Random(ops, seed, step), carry=recipe.carry, ops=ops)
+    moving = _backward(recipe, lowered)
+    for weight in recipe.network.weights:
+        kind = "buffer" if weight.kind == "buffer" else "weight" if weight.name in moving else "frozen"
+        changes = weight.name in moving or weight.name in lowered.updates
+        builder.weight(weight, lowered.weights[weight.name], kind, changes)
+    for name, (before, _) in lowered.carries.items():
+        builder.carried(name, before)
+    results = {**lowered.updates, **{name: after for name, (_, after) in lowered.carries.items()}}
+    results |= _update(recipe, builder, ops, lowered, step, list(moving.values()))
+    results["step"] = ops.Add(step, ops.constant(np.array(1, np.int64)))
+    outputs = _figure_outputs(recipe, lowered)
+    for state in builder.states:
+        if state.output is not None:
+            outputs[state.output] = results[state.name]
+    used = _finish(lowered, outputs, builder.values.values())
+    builder.states = [s for s in builder.states if s.input in used or s.kind in ("weight", "frozen", "buffer")]
+    return _model(lowered), builder.states
+
+
+def gradients(recipe: Recipe) -> ir.Model:
+    """Return the graph of loss and gradients alone: a batch and the weights give `loss` and each weight's `NAME.grad`.
+
+    Random layers read the int64 scalars `seed` and `step`, as in the step graph.
+    """
+    builder = _Builder(recipe)
+    ops = Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name))
+    random = Random(ops, builder.scalar("seed", "constant", recipe.seed), builder.scalar("step", "counter", 0))
+    lowered = lower(recipe.network, training=True, uniform=random, ops=ops)
+    outputs = {"loss": lowered.values[recipe.loss]}
+    outputs |= {f"{name}.grad": g for name, (_, g) in _backward(recipe, lowered).items()}
+    _finish(lowered, outputs, [*lowered.weights.values(), *builder.values.values()])
+    return _model(lowered)
+
+
+def _backward(recipe: Recipe, lowered: Lowered) -> dict[str, tuple[Weight, ir.Value]]:
+    """Append the gradients of the loss by each trained weight; leave out weights that the loss does not depend on."""
+    trained = [w for w in recipe.network.weights if w.kind == "weight" and w.trainable]
+    found = differentiate(lowered.ops, lowered.values[recipe.loss], [lowered.weights[w.name] for w in trained])
+    return {w.name: (w, g) for w, g in zip(trained, found, strict=True) if g is not None}
+
+
+def _update(
+    recipe: Recipe, builder: _Builder, ops: Ops, lowered: Lowered, step: ir.Value, moving: list[tuple[Weight, ir.Value]]
+) -> dict[str, ir.Value]:
+    """Append clipping, regularisation and the optimizer; return what each state holds after the step."""
+    if not moving:
+        return {}
+    gradients = [g for _, g in moving]
+    if recipe.clip is not None:
+        gradients = recipe.clip.apply(ops, gradients)
+
+    def given(name: str, start: int) -> ir.Value:
+        return ops.Cast(builder.scalar(name, "constant", start), to=int(ir.DataType.DOUBLE))  # type: ignore[no-any-return]
+
+    time = Time(
+        ops,
+        step,
+        per_epoch=lambda: given("steps_per_epoch", 1),
+        epochs=lambda: given("epochs", recipe.epochs),
+    )
+    scale = recipe.schedule.scale(time) if recipe.schedule is not None else None
+    scalars = recipe.optimizer.scalars(time, scale)
+    results: dict[str, ir.Value] = {}
+    for (weight, _), gradient in zip(moving, gradients, strict=True):
+        value = lowered.weights[weight.name]
+        for penalty in recipe.regularize if weight.decay else ():
+            gradient = penalty.add(ops, value, gradient)
+        slots = {slot: builder.slot(weight, slot) for slot in recipe.optimizer.slots()}
+        after, state = recipe.optimizer.update(ops, value, gradient, slots, scalars, decay=weight.decay)
+        results[weight.name] = after
+        for slot, kept in state.items():
+            name = slots[slot].name
+            assert name is not None
+            results[name] = kept
+    return results
+
+
+def _evaluate(recipe: Recipe) -> ir.Model:
+    lowered = lower(recipe.network)
+    _finish(lowered, _figure_outputs(recipe, lowered), lowered.weights.values())
+    return _model(lowered)
+
+
+def _predict(network: Network) -> ir.Model:
+    lowered = lower(network_to_predict(network))
+    outputs = {o.name: lowered.values[o.value] for o in network.outputs}
+    _finish(lowered, outputs, lowered.weights.values())
+    return _model(lowered)
+
+
+def _figure_outputs(recipe: Recipe, lowered: Lowered) -> dict[str, ir.Value]:
+    outputs: dict[str, ir.Value] = {}
+    for figure, value in figures(recipe):
+        outputs[figure.output] = lowered.values[value]
+        if figure.weight is not None and figure.count is not None:
+            outputs[figure.weight] = lowered.values[figure.count]
+    return outputs
+
+
+def _finish(lowered: Lowered, outputs: Mapping[str, ir.Value], state: Iterable[ir.Value]) -> set[str]:
+    """Give the graph its outputs and those of its inputs that it uses; return the names of the inputs."""
+    graph = lowered.graph
+    for value in state:
+        if value not in graph.inputs:
+            graph.inputs.append(value)
+    finish_outputs(lowered, outputs)
+    simplify(graph)
+    unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]
+    for value in unused:
+        graph.inputs.remove(value)
+    return {v.name for v in graph.inputs if v.name}
+
+
+def _model(lowered: Lowered) -> ir.Model:
+    return ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+
