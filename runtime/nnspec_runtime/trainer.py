@@ -343,7 +343,7 @@ class Trainer:
             self.ask_to_stop()
             signal.signal(signal.SIGINT, before)
 
-        before = signal.getsignal(signal.SIGINT)
+        before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL  # None: set by C code, out of Python's reach
         signal.signal(signal.SIGINT, ask)
         try:
             yield
