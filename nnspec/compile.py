@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnspec.diagnostics import NnspecError
-from nnspec.elaborate import DEFAULT_LIMIT, Compiled, elaborate, elaborate_recipe, load_module
+from nnspec.diagnostics import Diagnostic, NnspecError, SpecError
+from nnspec.elaborate import DEFAULT_LIMIT, Compiled, check_module, elaborate, elaborate_recipe, load_module
 from nnspec.source import Source
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ def read_source(path: str | Path) -> Source:
 
 
 def compile_network(
-    path: str | Path | Source, network: str | None = None, settings: Mapping[str, Any] | None = None, limit: int = DEFAULT_LIMIT
+    path: str | Path | Source,
+    network: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    limit: int = DEFAULT_LIMIT,
 ) -> Compiled:
     """text -> tree -> Network. Raises SpecError with every independent error of the file."""
     source = path if isinstance(path, Source) else read_source(path)
@@ -49,6 +52,21 @@ def compile_recipe(
     """text -> tree -> Network with loss and metrics, and how to train it."""
     source = path if isinstance(path, Source) else read_source(path)
     return elaborate_recipe(load_module(source), network, train, settings, limit)[0]
+
+
+def check_file(
+    path: str | Path | Source, settings: Mapping[str, Any] | None = None, limit: int = DEFAULT_LIMIT
+) -> list[Diagnostic]:
+    """Return every finding on a file: on its text, each of its networks, and each of its train blocks.
+
+    A setting goes to the networks that have a parameter of its name. Raises NnspecError where the file cannot be read.
+    """
+    source = path if isinstance(path, Source) else read_source(path)
+    try:
+        module = load_module(source)
+    except SpecError as error:
+        return list(error.diagnostics)
+    return check_module(module, settings, limit)
 
 
 def initial_weights(network: Network, seed: int = 0) -> dict[str, NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, TypeAlias, Union
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import core_schema
@@ -30,7 +30,7 @@ class Quotient:
         return self.key
 
 
-Atom = Union[str, Quotient]
+Atom: TypeAlias = "str | Quotient"
 Monomial = tuple[Atom, ...]
 
 
@@ -70,7 +70,10 @@ class Symbolic:
     def __str__(self) -> str:
         parts: list[str] = []
         for monomial, coefficient in self.terms.values():
-            factors = [a if isinstance(a, str) else (str(a) if len(monomial) == 1 and coefficient == 1 else f"({a})") for a in monomial]
+            factors = [
+                a if isinstance(a, str) else (str(a) if len(monomial) == 1 and coefficient == 1 else f"({a})")
+                for a in monomial
+            ]
             size = abs(coefficient)
             text = "*".join(([str(size)] if size != 1 or not factors else []) + factors)
             sign = "-" if coefficient < 0 else "+"
@@ -269,9 +272,11 @@ def _validate(value: Any) -> Any:
 
 
 Dim = Annotated[
-    Union[int, Symbolic],
+    int | Symbolic,
     BeforeValidator(_validate),
-    PlainSerializer(lambda d: d if isinstance(d, int) else str(d), return_type=Union[int, str]),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "description": "an expression such as (H - 1)//2 + 1"}]}),
+    PlainSerializer(lambda d: d if isinstance(d, int) else str(d), return_type=int | str),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "description": "an expression such as (H - 1)//2 + 1"}]}
+    ),
 ]
 """An int or a symbolic size; in JSON an integer or a string expression."""

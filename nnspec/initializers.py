@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 
 class Initializer(BaseModel):
     """How a weight starts. `sample(shape, fan, rng)` draws float64 values; `fan` is (fan in, fan out)."""
@@ -153,7 +154,7 @@ class Stacked(Initializer):
 
 
 AnyInitializer = Annotated[
-    Union[Constant, Normal, Uniform, Scaled, Orthogonal, Identity, Values, Stacked], Field(discriminator="kind")
+    Constant | Normal | Uniform | Scaled | Orthogonal | Identity | Values | Stacked, Field(discriminator="kind")
 ]
 ZEROS = Constant(value=0.0)
 ONES = Constant(value=1.0)
@@ -170,7 +171,7 @@ NAMED: dict[str, Initializer | type[Initializer]] = {
     "identity": Identity,
     "stacked": Stacked,
     **{
-        f"{scheme}_{distribution}": Scaled(scheme=scheme, distribution=distribution)  # type: ignore[arg-type]
+        f"{scheme}_{distribution}": Scaled(scheme=scheme, distribution=distribution)
         for scheme in ("glorot", "he", "lecun")
         for distribution in ("normal", "uniform")
     },

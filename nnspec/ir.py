@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
 
 from nnspec.dims import Dim, product, symbols
 from nnspec.initializers import ZEROS, AnyInitializer
@@ -57,7 +57,11 @@ class TensorType(Frozen):
 
     def __str__(self) -> str:
         text = "[" + ", ".join(str(d) for d in self.shape) + "]"
-        return text if self.dtype == "float32" else {"int64": "int", "bool": "bool"}[self.dtype] + (text if self.shape else "")
+        return (
+            text
+            if self.dtype == "float32"
+            else {"int64": "int", "bool": "bool"}[self.dtype] + (text if self.shape else "")
+        )
 
 
 class ShapeError(Exception):
@@ -274,7 +278,8 @@ def json_schema() -> dict[str, Any]:
     from pydantic.json_schema import models_json_schema
 
     layers = registry()
-    refs, schema = models_json_schema([(cls, "validation") for cls in (Network, *layers.values())], ref_template="#/$defs/{model}")
+    models: list[type[BaseModel]] = [Network, *layers.values()]
+    refs, schema = models_json_schema([(m, "validation") for m in models], ref_template="#/$defs/{model}")
     definitions = schema["$defs"]
     options = []
     for keyword, cls in layers.items():

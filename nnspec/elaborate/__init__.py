@@ -79,7 +79,9 @@ def pick(module: Module, name: str | None) -> tree.Network:
         if name in module.networks:
             return module.networks[name]
         message = f"there is no network `{name}` in {module.source.path}"
-        raise SpecError([Diagnostic(Code.NO_NETWORK, message, (Label(span),), suggest(name, module.networks, what="networks"))])
+        raise SpecError(
+            [Diagnostic(Code.NO_NETWORK, message, (Label(span),), suggest(name, module.networks, what="networks"))]
+        )
     if not module.networks:
         raise SpecError([Diagnostic(Code.NO_NETWORK, f"{module.source.path} declares no network", (Label(span),))])
     if len(module.networks) > 1:
@@ -147,7 +149,11 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
     for name, parameter in known.items():
         if parameter.default is None and name not in settings:
             message = f"the parameter `{name}` needs a value"
-            report.add(Diagnostic(Code.MISSING_ARGUMENT, message, (Label(parameter.name.span),), f"give one with `--set {name}=...`"))
+            report.add(
+                Diagnostic(
+                    Code.MISSING_ARGUMENT, message, (Label(parameter.name.span),), f"give one with `--set {name}=...`"
+                )
+            )
     if report.failed:
         return body
     body.bind_parameters(declaration.parameters, settings)
@@ -156,11 +162,24 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
         body.warn_unused()
     if not body.output_spans:
         span = declaration.name.span
-        report.add(Diagnostic(Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no output", (Label(span),), "end it with `output name`"))
+        report.add(
+            Diagnostic(
+                Code.NO_OUTPUT,
+                f"the network `{declaration.name.name}` has no output",
+                (Label(span),),
+                "end it with `output name`",
+            )
+        )
     if not builder.inputs and not report.failed:
-        report.add(Diagnostic(Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no input", (Label(declaration.name.span),)))
+        report.add(
+            Diagnostic(
+                Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no input", (Label(declaration.name.span),)
+            )
+        )
     if body.returned is not None:
-        report.add(Diagnostic(Code.MISPLACED, "`return` belongs into a block", (Label(declaration.name.span),), "use `output`"))
+        report.add(
+            Diagnostic(Code.MISPLACED, "`return` belongs into a block", (Label(declaration.name.span),), "use `output`")
+        )
     return body
 
 
@@ -174,7 +193,12 @@ def _finish(body: Body, declaration: tree.Network) -> Network:
     warned = any(d.code is Code.UNUSED for d in body.report.diagnostics)
     for node in builder.nodes:
         span = builder.spans[node.name]
-        if node.name not in kept and node.name not in builder.quiet and not warned and (span.start, span.source.path) not in covered:
+        if (
+            node.name not in kept
+            and node.name not in builder.quiet
+            and not warned
+            and (span.start, span.source.path) not in covered
+        ):
             body.report.warn(Code.UNUSED, f"the layer `{node.name}` reaches no output and is left out", span)
     for input_ in builder.inputs.values():
         for dim in input_.type.shape:
@@ -208,5 +232,3 @@ def reachable(nodes: list[Node], wanted: list[str]) -> list[Node]:
             needed.update(node.inputs)
             kept.append(node)
     return kept[::-1]
-
-

@@ -100,7 +100,9 @@ class Applier:
         """Apply a block or cell; see `nnspec.elaborate.body`."""
         raise NotImplementedError
 
-    def apply_bidirectional(self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+    def apply_bidirectional(
+        self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None
+    ) -> Any:
         """Apply two copies of a cell; see `nnspec.elaborate.cells`."""
         raise NotImplementedError
 
@@ -123,7 +125,9 @@ class Applier:
         for item in items:
             item = self.main(item)
             if not isinstance(item, Tensor):
-                raise self.report.fail(Code.WRONG_TYPE, f"`->` needs a tensor on its left, and gets {describe(item)}", span)
+                raise self.report.fail(
+                    Code.WRONG_TYPE, f"`->` needs a tensor on its left, and gets {describe(item)}", span
+                )
             tensors.append(item)
         return tensors
 

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -38,12 +38,17 @@ class Field:
     model_field: Any = None
 
 
-@lru_cache(maxsize=None)
+@cache
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
     """Return a model's arguments in the order in which a call gives them."""
     hidden = {"kind", "body"}
     return tuple(
-        Field(name, info.is_required(), "" if info.is_required() else show_default(info.get_default(call_default_factory=True)), info)
+        Field(
+            name,
+            info.is_required(),
+            "" if info.is_required() else show_default(info.get_default(call_default_factory=True)),
+            info,
+        )
         for name, info in model.model_fields.items()
         if name not in hidden
     )
@@ -106,12 +111,17 @@ def match(
         if name not in known:
             best = nearest(name, known)
             help = (f"did you mean `{best}`? " if best else "") + allowed(fields)
-            report.add(report.fail(Code.UNKNOWN_ARGUMENT, f"`{what}` has no argument `{name}`", where, "", help).diagnostic)
+            report.add(
+                report.fail(Code.UNKNOWN_ARGUMENT, f"`{what}` has no argument `{name}`", where, "", help).diagnostic
+            )
             failed = True
         elif name in values:
             report.add(
                 report.fail(
-                    Code.DUPLICATE_ARGUMENT, f"`{name}` is given twice", where, others=[Label(spans[name], "given here first")]
+                    Code.DUPLICATE_ARGUMENT,
+                    f"`{name}` is given twice",
+                    where,
+                    others=[Label(spans[name], "given here first")],
                 ).diagnostic
             )
             failed = True
@@ -122,7 +132,11 @@ def match(
         names = " and ".join(f"`{m}`" for m in missing)
         report.add(
             report.fail(
-                Code.MISSING_ARGUMENT, f"`{what}` needs {names}", span, "missing argument" + "s" * (len(missing) > 1), allowed(fields)
+                Code.MISSING_ARGUMENT,
+                f"`{what}` needs {names}",
+                span,
+                "missing argument" + "s" * (len(missing) > 1),
+                allowed(fields),
             ).diagnostic
         )
         failed = True
@@ -177,7 +191,11 @@ def _plain(value: Any, annotation: Any) -> Any:
         if isinstance(value, Initializer):
             return value
         if isinstance(value, list):
-            return tuple(_plain(v, annotation) for v in value) if any(isinstance(v, Initializer) for v in value) else values_of(value)
+            return (
+                tuple(_plain(v, annotation) for v in value)
+                if any(isinstance(v, Initializer) for v in value)
+                else values_of(value)
+            )
         if is_number(value) and isinstance(value, int | float):
             return Constant(value=value)
         raise _Unfit
@@ -227,7 +245,7 @@ def values_of(value: list[Any]) -> Values:
     return Values(shape=walk(value), values=tuple(flat))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kinds_cached(annotation: Any) -> frozenset[Any]:
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
@@ -300,7 +318,9 @@ def _translate(
         where = spans.get(name, span)
         bounds = [i for i in items if i["type"] in _BOUNDS]
         if not name or any(i["type"] == "value_error" for i in items):
-            message = next(i for i in items if i["type"] == "value_error" or not name)["msg"].removeprefix("Value error, ")
+            message = next(i for i in items if i["type"] == "value_error" or not name)["msg"].removeprefix(
+                "Value error, "
+            )
             found.append(report.fail(Code.OUT_OF_RANGE, f"`{what}`: {message}", where).diagnostic)
         elif bounds and not isinstance(values.get(name), Word):
             item = bounds[0]
@@ -308,7 +328,10 @@ def _translate(
             limit = text.format(item["ctx"][key])
             found.append(
                 report.fail(
-                    Code.OUT_OF_RANGE, f"`{name}` of `{what}` must be {limit}, and is {item['input']}", where, f"expected {limit}"
+                    Code.OUT_OF_RANGE,
+                    f"`{name}` of `{what}` must be {limit}, and is {item['input']}",
+                    where,
+                    f"expected {limit}",
                 ).diagnostic
             )
         else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from nnspec.diagnostics import Code, Label
 from nnspec.dims import Symbolic
@@ -11,7 +11,7 @@ from nnspec.elaborate.apply import is_cell
 from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.expressions import Evaluator
-from nnspec.elaborate.report import Fail, Poisoned, Report
+from nnspec.elaborate.report import Poisoned, Report
 from nnspec.elaborate.values import (
     POISON,
     Bidirectional,
@@ -22,11 +22,11 @@ from nnspec.elaborate.values import (
     Tensor,
     TupleValue,
     describe,
-    is_number,
     is_template,
 )
-from nnspec.initializers import Constant, Initializer
-from nnspec.ir import Input, Output, TensorType, registry
+from nnspec.initializers import AnyInitializer, Constant
+from nnspec.ir import Input, Output, TensorType
+from nnspec.layers.dense import Param as ParamLayer
 from nnspec.source import Span
 from nnspec.syntax import tree
 
@@ -59,7 +59,7 @@ class Body(Evaluator):
     def _statement(self, s: tree.Statement) -> None:
         match s:
             case tree.Assign():
-                value = self.guard(lambda: self.evaluate(s.value))
+                value = self.guard(self.evaluate, s.value)
                 self._assign(s.targets, value, s.value.span)
             case tree.Shared():
                 self._shared_statement(s)
@@ -70,7 +70,7 @@ class Body(Evaluator):
             case tree.Param():
                 self._param(s)
             case tree.Return():
-                values = [self.guard(lambda e=e: self.evaluate(e)) for e in s.values]
+                values = [self.guard(self.evaluate, e) for e in s.values]
                 if any(isinstance(v, Poison) for v in values):
                     self.returned = POISON
                 else:
@@ -78,7 +78,7 @@ class Body(Evaluator):
             case tree.For():
                 self._for(s)
             case tree.Const():
-                self._assign((s.name,), self.guard(lambda: self.evaluate(s.value)), s.value.span)
+                self._assign((s.name,), self.guard(self.evaluate, s.value), s.value.span)
             case tree.State() | tree.Next():
                 what = "state" if isinstance(s, tree.State) else "next"
                 self._misplaced(s.span, f"`{what}` has a meaning inside a cell only")
@@ -119,7 +119,11 @@ class Body(Evaluator):
             pass
         elif not isinstance(value, TupleValue | list):
             self.report.add(
-                self.report.fail(Code.WRONG_TYPE, f"{len(targets)} names need {len(targets)} values, and this is {describe(value)}", span).diagnostic
+                self.report.fail(
+                    Code.WRONG_TYPE,
+                    f"{len(targets)} names need {len(targets)} values, and this is {describe(value)}",
+                    span,
+                ).diagnostic
             )
         else:
             given = value.items if isinstance(value, TupleValue) else value
@@ -139,7 +143,7 @@ class Body(Evaluator):
             self.bind(target, item, "value" if i == 0 else "")
 
     def _shared_statement(self, s: tree.Shared) -> None:
-        value = self.guard(lambda: self.evaluate(s.value))
+        value = self.guard(self.evaluate, s.value)
         if not isinstance(value, Poison):
             if is_template(value):
                 value = SharedTemplate(self._at(value, s.value.span), self.scope.path + s.name.name)
@@ -156,7 +160,7 @@ class Body(Evaluator):
         self.bind(s.name, value, "shared layer")
 
     def _for(self, s: tree.For) -> None:
-        items = self.guard(lambda: self._iterable(s.iterable))
+        items = self.guard(self._iterable, s.iterable)
         if isinstance(items, Poison):
             # The body's own mistakes are found when the list is mended: what it binds is unknown until then.
             for inner in s.body:
@@ -184,7 +188,9 @@ class Body(Evaluator):
         if isinstance(value, TupleValue):
             return value.items
         if isinstance(value, int) and not isinstance(value, bool):
-            raise self.report.fail(Code.WRONG_TYPE, "`for` needs a list, and gets a number", e.span, help=f"write `range({e.span.text})`")
+            raise self.report.fail(
+                Code.WRONG_TYPE, "`for` needs a list, and gets a number", e.span, help=f"write `range({e.span.text})`"
+            )
         raise self.report.fail(Code.WRONG_TYPE, f"`for` needs a list, and gets {describe(value)}", e.span)
 
     # --- declarations -----------------------------------------------------------------------------------------------
@@ -195,7 +201,9 @@ class Body(Evaluator):
             case tree.Name(name=("int" | "float" | "bool") as name):
                 return TensorType(shape=(), dtype="int64" if name == "int" else "float32")
             case tree.Index(value=tree.Name(name=("int" | "float" | "bool") as name)):
-                return TensorType(shape=self._dims(e.indices, what, symbols), dtype="int64" if name == "int" else "float32")
+                return TensorType(
+                    shape=self._dims(e.indices, what, symbols), dtype="int64" if name == "int" else "float32"
+                )
             case tree.ListExpr():
                 return TensorType(shape=self._dims(e.items, what, symbols))
         value = self.evaluate(e)
@@ -214,7 +222,10 @@ class Body(Evaluator):
             for name in self._free(item) if symbols else ():
                 if name == BATCH_NAME:
                     raise self.report.fail(
-                        Code.MISPLACED, "the batch axis is implicit and never written", item.span, help="leave it out of the dims"
+                        Code.MISPLACED,
+                        "the batch axis is implicit and never written",
+                        item.span,
+                        help="leave it out of the dims",
                     )
                 self.builder.symbol(name)
             dims.append(self._dim(self.evaluate(item), item.span, what))
@@ -235,14 +246,19 @@ class Body(Evaluator):
             return value
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.report.fail(
-                Code.WRONG_TYPE, f"a dim of {what} is {describe(value)}", span, "expected a whole number or a symbolic name"
+                Code.WRONG_TYPE,
+                f"a dim of {what} is {describe(value)}",
+                span,
+                "expected a whole number or a symbolic name",
             )
         if value < 1:
-            raise self.report.fail(Code.OUT_OF_RANGE, f"a dim of {what} must be at least 1, and is {value}", span, "expected at least 1")
+            raise self.report.fail(
+                Code.OUT_OF_RANGE, f"a dim of {what} must be at least 1, and is {value}", span, "expected at least 1"
+            )
         return value
 
     def _input(self, s: tree.Input) -> None:
-        self.bind(s.name, self.guard(lambda: self.declare_input(s.name, s.type, s.masked, "the input")), "input")
+        self.bind(s.name, self.guard(self.declare_input, s.name, s.type, s.masked, "the input"), "input")
 
     def declare_input(self, name: tree.Ident, type_: tree.Expr, masked: bool, what: str) -> Tensor:
         """Add an input, and the input of its lengths where it is masked."""
@@ -277,7 +293,10 @@ class Body(Evaluator):
         if name in self.output_spans:
             self.report.add(
                 self.report.fail(
-                    Code.DUPLICATE_NAME, f"two outputs are called `{name}`", s.name.span, others=[Label(self.output_spans[name], "the first one")]
+                    Code.DUPLICATE_NAME,
+                    f"two outputs are called `{name}`",
+                    s.name.span,
+                    others=[Label(self.output_spans[name], "the first one")],
                 ).diagnostic
             )
             return
@@ -290,25 +309,32 @@ class Body(Evaluator):
                 self.environment.bind(name, value, s.name.span)
 
     def _param(self, s: tree.Param) -> None:
-        self.bind(s.name, self.guard(lambda: self.declare_param(s.name, s.shape, s.init)), "param")
+        self.bind(s.name, self.guard(self.declare_param, s.name, s.shape, s.init), "param")
 
     def declare_param(self, name: tree.Ident, shape: tree.Expr, init: tree.Expr | None) -> Tensor:
         """Add a weight of the body's own."""
         declared = self.type_of(shape, what=f"the param `{name.name}`", symbols=False)
         if declared.symbols:
-            raise self.report.fail(Code.SHAPE_MISMATCH, f"a param needs a fixed shape, and `{name.name}` is {declared}", shape.span)
-        layer = registry()["param"](shape=declared.shape, init=self.initializer(init) if init is not None else Constant(value=0.0))
+            raise self.report.fail(
+                Code.SHAPE_MISMATCH, f"a param needs a fixed shape, and `{name.name}` is {declared}", shape.span
+            )
+        layer = ParamLayer(
+            shape=cast(tuple[int, ...], declared.shape),
+            init=self.initializer(init) if init is not None else Constant(value=0.0),
+        )
         self.scope.named[name.name] = name.span
         result = self.builder.node(layer, [], self.scope, name.span, name=name.name)
         assert isinstance(result, Tensor)
         return result
 
-    def initializer(self, e: tree.Expr) -> Initializer:
+    def initializer(self, e: tree.Expr) -> AnyInitializer:
         """Return an initialiser's value: a named one, a number, or rows of numbers."""
         from nnspec.elaborate.bind import Argument, construct
 
         value = self.evaluate(e)
-        made, _ = construct(self.report, "param", registry()["param"], [Argument("shape", [1], e.span), Argument("init", value, e.span)], e.span)
+        made, _ = construct(
+            self.report, "param", ParamLayer, [Argument("shape", [1], e.span), Argument("init", value, e.span)], e.span
+        )
         return made.init  # type: ignore[no-any-return]
 
     # --- blocks -----------------------------------------------------------------------------------------------------
@@ -337,7 +363,9 @@ class Body(Evaluator):
                 return TupleValue(tuple(self.tensor(v, span) for v in body.returned.items))
             return body.tensor(body.returned, declaration.name.span)
 
-    def apply_bidirectional(self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+    def apply_bidirectional(
+        self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None
+    ) -> Any:
         from nnspec.elaborate.cells import apply_bidirectional
 
         return apply_bidirectional(self, template, inputs, span, name)
@@ -346,13 +374,16 @@ class Body(Evaluator):
         """Guard against blocks that use themselves, and keep the chain of calls for diagnostics."""
         return _Entered(self.report, template, span)
 
-    def data_of(self, template: BlockTemplate, inputs: Sequence[Tensor], names: Sequence[tree.Ident], span: Span) -> dict[str, Tensor]:
+    def data_of(
+        self, template: BlockTemplate, inputs: Sequence[Tensor], names: Sequence[tree.Ident], span: Span
+    ) -> dict[str, Tensor]:
         """Match tensors with the names behind `on`; those given by name come on top."""
         data = dict(template.data)
         free = [n for n in names if n.name not in data]
         kind = "cell" if is_cell(template) else "block"
         if len(inputs) != len(free):
             wanted = ", ".join(f"`{n.name}`" for n in free) or "no tensor"
+            count = "one tensor" if len(inputs) == 1 else f"{len(inputs)} tensors"
             raise self.report.fail(
                 Code.MISSING_ARGUMENT if len(inputs) < len(free) else Code.SURPLUS_ARGUMENT,
                 f"the {kind} `{template.factory.name}` takes {wanted}, and gets {len(inputs)} tensor{'s' * (len(inputs) != 1)}",
@@ -397,7 +428,7 @@ class Body(Evaluator):
                 value = values[name]
             else:
                 assert parameter.default is not None
-                value = self.guard(lambda p=parameter: self.evaluate(p.default))
+                value = self.guard(self.evaluate, parameter.default)
             self.environment.bind(name, value, parameter.name.span, "parameter")
 
     def warn_unused(self) -> None:
@@ -426,7 +457,9 @@ class _Entered:
         if depth >= MAX_DEPTH or len(self.report.chain) >= 4 * MAX_DEPTH:
             raise self.report.fail(
                 Code.CYCLE,
-                f"the {text} uses itself without end" if depth >= MAX_DEPTH else f"blocks are nested more than {4 * MAX_DEPTH} deep",
+                f"the {text} uses itself without end"
+                if depth >= MAX_DEPTH
+                else f"blocks are nested more than {4 * MAX_DEPTH} deep",
                 self.span,
                 help="a block may use itself only if an `if` ends it",
             )
@@ -434,6 +467,3 @@ class _Entered:
 
     def __exit__(self, *_: object) -> None:
         self.report.chain.pop()
-
-
-

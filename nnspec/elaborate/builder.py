@@ -98,10 +98,17 @@ class Builder:
             for role, spec in specs.items()
         }
         if path in self.names:
-            raise self.report.fail(Code.DUPLICATE_NAME, f"two layers are called `{path}`", span, help="choose another name with `as`")
+            raise self.report.fail(
+                Code.DUPLICATE_NAME, f"two layers are called `{path}`", span, help="choose another name with `as`"
+            )
         self.names.add(path)
         node = Node.model_construct(
-            name=path, layer=layer, inputs=tuple(t.ref for t in inputs), weights=weights, outputs=outputs, line=span.line
+            name=path,
+            layer=layer,
+            inputs=tuple(t.ref for t in inputs),
+            weights=weights,
+            outputs=outputs,
+            line=span.line,
         )
         self.nodes.append(node)
         self.spans[path] = span
@@ -114,7 +121,9 @@ class Builder:
             if not types:
                 raise ShapeError(f"`{layer.keyword}` needs a tensor")
         elif len(types) != wanted:
-            takes = {0: "no tensor", 1: "one tensor", 2: "two tensors", 3: "three tensors"}.get(wanted, f"{wanted} tensors")
+            takes = {0: "no tensor", 1: "one tensor", 2: "two tensors", 3: "three tensors"}.get(
+                wanted, f"{wanted} tensors"
+            )
             raise ShapeError(
                 f"`{layer.keyword}` takes {takes}, and gets {len(types)}",
                 help="`concat` or `add` makes one tensor of several" if len(types) > wanted == 1 else "",
@@ -142,7 +151,7 @@ class Builder:
             if known.shape != spec.shape:
                 raise self.report.fail(
                     Code.SHAPE_MISMATCH,
-                    f"the shared weight `{name}` has shape {list(known.shape)}, and is needed here as {list(spec.shape)}",
+                    f"the shared weight `{name}` is {list(known.shape)}, and is needed here as {list(spec.shape)}",
                     span,
                     help="all uses of a shared layer need inputs of one shape",
                 )
@@ -155,7 +164,7 @@ class Builder:
         if self.size > self.limit * WEIGHTS_PER_LAYER:
             raise self.report.fail(
                 Code.TOO_LARGE,
-                f"the network has more than {self.limit * WEIGHTS_PER_LAYER:,} weights; `{name}` alone has {weight.size:,}",
+                f"the network has more than {self.limit * WEIGHTS_PER_LAYER:,} weights, `{name}` {weight.size:,}",
                 span,
                 help="a size is probably larger than meant; `--limit N` raises the limit",
             )
@@ -168,11 +177,17 @@ class Builder:
         init = weight.init
         problem = ""
         if init.kind in ("orthogonal", "identity") and len(weight.shape) < 2:
-            problem = f"`{init.kind}` needs a weight of at least two axes, and `{weight.name}` has shape {list(weight.shape)}"
+            problem = (
+                f"`{init.kind}` needs a weight of at least two axes, and `{weight.name}` has shape {list(weight.shape)}"
+            )
         elif init.kind == "values" and init.shape != weight.shape:
-            problem = f"the values have shape {list(init.shape)}, and the weight `{weight.name}` has {list(weight.shape)}"
+            problem = (
+                f"the values have shape {list(init.shape)}, and the weight `{weight.name}` has {list(weight.shape)}"
+            )
         elif init.kind == "stacked" and (not weight.shape or weight.shape[0] % len(init.parts)):
-            problem = f"{len(init.parts)} stacked parts do not divide the first axis of `{weight.name}`, {list(weight.shape)}"
+            problem = (
+                f"{len(init.parts)} stacked parts do not divide the first axis of `{weight.name}`, {list(weight.shape)}"
+            )
         if problem:
             raise self.report.fail(Code.SHAPE_MISMATCH, problem, span)
 

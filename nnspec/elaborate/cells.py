@@ -13,8 +13,9 @@ from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.report import Poisoned
 from nnspec.elaborate.values import Bidirectional, BlockTemplate, Poison, Tensor, TupleValue, describe, is_number
 from nnspec.initializers import Constant, Initializer
-from nnspec.ir import Input, Network, Output, TensorType, registry
+from nnspec.ir import Input, Network, Output, TensorType
 from nnspec.layers.recurrent import Recurrence, State
+from nnspec.layers.shape import Concat
 from nnspec.source import Span
 from nnspec.syntax import tree
 
@@ -60,7 +61,9 @@ class CellBody(Body):
                     init, start = None, value.ref
                     if value.type.shape != declared.shape:
                         raise self.report.fail(
-                            Code.SHAPE_MISMATCH, f"the state `{s.name.name}` is {declared}, its start {value.type}", s.init.span
+                            Code.SHAPE_MISMATCH,
+                            f"the state `{s.name.name}` is {declared}, its start {value.type}",
+                            s.init.span,
                         )
                     if value.type.batch:
                         raise self.report.fail(
@@ -90,7 +93,10 @@ class CellBody(Body):
         if name in self.next_states:
             self.report.add(
                 self.report.fail(
-                    Code.STATE, f"`next {name}` is defined twice", s.name.span, others=[Label(self.next_spans[name], "defined here first")]
+                    Code.STATE,
+                    f"`next {name}` is defined twice",
+                    s.name.span,
+                    others=[Label(self.next_spans[name], "defined here first")],
                 ).diagnostic
             )
             return
@@ -125,12 +131,17 @@ class CellBody(Body):
     def check_states(self, cell: tree.Cell) -> None:
         """Report the states that no `next` moves."""
         if not self.states and not self.report.failed:
-            fail = self.report.fail(Code.STATE, f"the cell `{cell.name.name}` has no state", cell.name.span, help="a `block` has none")
+            fail = self.report.fail(
+                Code.STATE, f"the cell `{cell.name.name}` has no state", cell.name.span, help="a `block` has none"
+            )
             self.report.add(fail.diagnostic)
         for name, (_, _, _, span) in self.states.items():
             if name not in self.next_states:
                 fail = self.report.fail(
-                    Code.MISSING_NEXT, f"the state `{name}` has no `next`", span, help=f"say how it moves: `next {name} = ...`"
+                    Code.MISSING_NEXT,
+                    f"the state `{name}` has no `next`",
+                    span,
+                    help=f"say how it moves: `next {name} = ...`",
                 )
                 self.report.add(fail.diagnostic)
 
@@ -142,14 +153,23 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
     report = outer.report
     reverse = template.options.get("reverse", False)
     if not isinstance(reverse, bool):
-        raise report.fail(Code.WRONG_TYPE, f"`reverse` is {describe(reverse)}", template.arguments["reverse"], "expected `true` or `false`")
+        raise report.fail(
+            Code.WRONG_TYPE,
+            f"`reverse` is {describe(reverse)}",
+            template.arguments["reverse"],
+            "expected `true` or `false`",
+        )
     with outer.entered(template, span):
         data = outer.data_of(template, inputs, _missing(template, cell), span)
         sequences = [data[i.name] for i in cell.data]
         given = [data[i.name] for i in cell.given]
         _check_sequences(outer, cell, sequences, span)
         builder = Builder(report, outer.builder.limit)
-        builder.symbols, builder.masks, builder.frozen = outer.builder.symbols, outer.builder.masks, outer.builder.frozen
+        builder.symbols, builder.masks, builder.frozen = (
+            outer.builder.symbols,
+            outer.builder.masks,
+            outer.builder.frozen,
+        )
         environment = Environment(template.factory.environment)
         body = CellBody(report, builder, environment, Scope(), outer.library)
         body.bind_parameters(cell.parameters, template.parameters)
@@ -157,7 +177,9 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
             runs = ident in cell.data
             t = tensor.type.with_shape(tensor.type.shape[1:]) if runs else tensor.type
             builder.inputs[ident.name] = Input(name=ident.name, type=t)
-            environment.bind(ident.name, Tensor(ident.name, t, ident.span), ident.span, "data" if runs else "given data")
+            environment.bind(
+                ident.name, Tensor(ident.name, t, ident.span), ident.span, "data" if runs else "given data"
+            )
         step = TensorType(shape=(), dtype="int64", batch=False)
         if "step" not in environment.bindings:
             environment.bind("step", Tensor("step", step, cell.name.span))
@@ -168,11 +190,18 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
         body.warn_unused()
         if body.returned is None and not report.failed:
             raise report.fail(
-                Code.NO_RETURN, f"the cell `{cell.name.name}` returns nothing", cell.name.span, help="end it with `return next h`"
+                Code.NO_RETURN,
+                f"the cell `{cell.name.name}` returns nothing",
+                cell.name.span,
+                help="end it with `return next h`",
             )
         if isinstance(body.returned, Poison) or report.failed:
             raise Poisoned
-        returned = body.returned.items if isinstance(body.returned, TupleValue) and not body.returned.results else (body.returned,)
+        returned = (
+            body.returned.items
+            if isinstance(body.returned, TupleValue) and not body.returned.results
+            else (body.returned,)
+        )
         results = [body.tensor(v, cell.name.span) for v in returned]
         uses_step = environment.bindings["step"].used and environment.bindings["step"].value.ref == "step"
         if not uses_step:
@@ -185,7 +214,8 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
         data=tuple(i.name for i in cell.data),
         given=tuple(i.name for i in cell.given),
         states=tuple(
-            State(name=n, type=t, init=init, start=start, next=body.next_states[n].ref) for n, (t, init, start, _) in body.states.items()
+            State(name=n, type=t, init=init, start=start, next=body.next_states[n].ref)
+            for n, (t, init, start, _) in body.states.items()
         ),
         initial=tuple(initial),
         step="step" if uses_step else None,
@@ -193,7 +223,9 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
         standard=_standard(cell, template),
     )
     local = name or outer.scope.fresh(cell.name.name)
-    made = outer.builder.node(layer, [*sequences, *given, *starts], outer.scope, span, name=local, arguments=template.arguments)
+    made = outer.builder.node(
+        layer, [*sequences, *given, *starts], outer.scope, span, name=local, arguments=template.arguments
+    )
     assert isinstance(made, TupleValue)
     return TupleValue(made.items, results=True)
 
@@ -215,7 +247,9 @@ def _check_sequences(outer: Body, cell: tree.Cell, sequences: Sequence[Tensor], 
                 f"the cell `{cell.name.name}` runs along a sequence [T, features], and gets {what}",
                 span,
                 "",
-                "flatten each step, or `transpose` and `reshape` it into a sequence" if image else "a sequence's first axis is time",
+                "flatten each step, or `transpose` and `reshape` it into a sequence"
+                if image
+                else "a sequence's first axis is time",
                 [Label(tensor.span, f"gives {t}")] if tensor.span is not span else [],
             )
         if t.shape[0] != sequences[0].type.shape[0]:
@@ -253,12 +287,16 @@ def _initial(outer: Body, template: BlockTemplate, body: CellBody, span: Span) -
     names = list(body.states)
     if len(items) > len(names):
         raise outer.report.fail(
-            Code.SURPLUS_ARGUMENT, f"the cell has {len(names)} state{'s' * (len(names) > 1)}, and gets {len(items)} starts", where
+            Code.SURPLUS_ARGUMENT,
+            f"the cell has {len(names)} state{'s' * (len(names) > 1)}, and gets {len(items)} starts",
+            where,
         )
     tensors = []
     for name, item in zip(names, items, strict=False):
         if is_number(item):
-            raise outer.report.fail(Code.WRONG_TYPE, f"the start of `{name}` is {describe(item)}", where, "expected a tensor")
+            raise outer.report.fail(
+                Code.WRONG_TYPE, f"the start of `{name}` is {describe(item)}", where, "expected a tensor"
+            )
         tensor = outer.tensor(item, where)
         declared = body.states[name][0]
         if tensor.type.shape != declared.shape:
@@ -282,22 +320,33 @@ def _standard(cell: tree.Cell, template: BlockTemplate) -> str | None:
     return None
 
 
-def apply_bidirectional(outer: Body, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
+def apply_bidirectional(
+    outer: Body, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None
+) -> Any:
     """Run a cell both ways; join results and final states on the feature axis."""
     cell = template.cell
     if not isinstance(cell, BlockTemplate) or not is_cell(cell):
-        raise outer.report.fail(Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", template.span)
+        raise outer.report.fail(
+            Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", template.span
+        )
     if "reverse" in cell.options:
         raise outer.report.fail(
-            Code.SURPLUS_ARGUMENT, "`bidirectional` runs the cell both ways: `reverse` has no meaning here", cell.arguments["reverse"]
+            Code.SURPLUS_ARGUMENT,
+            "`bidirectional` runs the cell both ways: `reverse` has no meaning here",
+            cell.arguments["reverse"],
         )
     local = name or outer.scope.fresh("bidirectional")
     with outer.inside(outer.scope.child(local)):
         forward = apply_cell(outer, cell, inputs, span, "forward")
-        turned = BlockTemplate(cell.factory, cell.parameters, cell.data, {**cell.options, "reverse": True}, cell.arguments, cell.span)
+        turned = BlockTemplate(
+            cell.factory, cell.parameters, cell.data, {**cell.options, "reverse": True}, cell.arguments, cell.span
+        )
         backward = apply_cell(outer, turned, inputs, span, "backward")
-        concat = registry()["concat"](axis=-1)
+        concat = Concat(axis=-1)
         states = sum(isinstance(s, tree.State) for s in cell.factory.declaration.body)
-        joined = [outer.builder.node(concat, [a, b], outer.scope, span) for a, b in zip(forward.items, backward.items, strict=True)]
+        joined = [
+            outer.builder.node(concat, [a, b], outer.scope, span)
+            for a, b in zip(forward.items, backward.items, strict=True)
+        ]
         outer.builder.quiet.update(t.ref for t in joined[len(joined) - states :] if isinstance(t, Tensor))
     return TupleValue(tuple(joined), results=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from nnspec.diagnostics import Code, Label, suggest
+from nnspec.diagnostics import Code, suggest
 from nnspec.dims import Symbolic
 from nnspec.elaborate.apply import Applier
 from nnspec.elaborate.bind import Argument, construct, fields_of, match, values_of, words
@@ -22,7 +22,6 @@ from nnspec.elaborate.values import (
     BlockTemplate,
     Builtin,
     Compose,
-    Factory,
     FrozenTemplate,
     InitializerFactory,
     LayerFactory,
@@ -32,7 +31,6 @@ from nnspec.elaborate.values import (
     RecipeFactory,
     Repeat,
     Sizes,
-    Template,
     Tensor,
     TupleValue,
     Word,
@@ -42,6 +40,7 @@ from nnspec.elaborate.values import (
 )
 from nnspec.initializers import NAMED, Initializer
 from nnspec.ir import Layer, registry
+from nnspec.layers.dense import Literal
 from nnspec.source import Span
 from nnspec.syntax import tree
 
@@ -91,10 +90,10 @@ class Evaluator(Applier):
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
-    def guard(self, work: Callable[[], Any]) -> Any:
+    def guard(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run work; record its error and return POISON, so that the rest can be looked at too."""
         try:
-            return work()
+            return work(*arguments)
         except Fail as failure:
             self.report.add(failure.diagnostic)
         except Poisoned:
@@ -110,7 +109,7 @@ class Evaluator(Applier):
 
     def all(self, expressions: Sequence[tree.Expr]) -> list[Any]:
         """Evaluate several expressions and report all their errors."""
-        values = [self.guard(lambda e=e: self.evaluate(e)) for e in expressions]
+        values = [self.guard(self.evaluate, e) for e in expressions]
         if any(isinstance(v, Poison) for v in values):
             raise Poisoned
         return values
@@ -176,11 +175,17 @@ class Evaluator(Applier):
             return value
         candidates = {*self.environment.names(), *registry(), *NAMED, *FUNCTIONS, *self.library.names()}
         help = suggest(name, candidates, limit=0).removesuffix("names: , ...").strip()
-        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", help or self._known(name))
+        raise self.report.fail(
+            Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", help or self._known(name)
+        )
 
     def _known(self, name: str) -> str:
         here = sorted({n for n in self.environment.names() if not n.startswith("_")})[:20]
-        return f"in scope: {', '.join(here)}; `nnspec layers` lists the layers" if here else "`nnspec layers` lists the layers"
+        return (
+            f"in scope: {', '.join(here)}; `nnspec layers` lists the layers"
+            if here
+            else "`nnspec layers` lists the layers"
+        )
 
     def builtin(self, name: str) -> Any:
         """Return what the language itself means by a name, or None."""
@@ -199,8 +204,6 @@ class Evaluator(Applier):
                 return RecipeFactory(settings()[name])
         if name in _words():
             return Word(name)
-        if name == "none":
-            return None if False else Word("none")
         return self.library.find(name)
 
     # --- operators --------------------------------------------------------------------------------------------------
@@ -212,7 +215,9 @@ class Evaluator(Applier):
                 Code.WRONG_TYPE,
                 f"a condition must be true or false, and is {describe(condition)}",
                 e.condition.span,
-                help="`if` decides while compiling; `where(c, a, b)` chooses between tensors" if isinstance(condition, Tensor) else "",
+                help="`if` decides while compiling; `where(c, a, b)` chooses between tensors"
+                if isinstance(condition, Tensor)
+                else "",
             )
         return self.evaluate(e.then if condition else e.otherwise)
 
@@ -226,9 +231,13 @@ class Evaluator(Applier):
         if e.op == "not":
             if isinstance(value, bool):
                 return not value
-            raise self.report.fail(Code.WRONG_TYPE, f"`not` needs true or false, and gets {describe(value)}", e.operand.span)
+            raise self.report.fail(
+                Code.WRONG_TYPE, f"`not` needs true or false, and gets {describe(value)}", e.operand.span
+            )
         if not is_number(value):
-            raise self.report.fail(Code.WRONG_TYPE, f"`{e.op}` needs a number or a tensor, and gets {describe(value)}", e.operand.span)
+            raise self.report.fail(
+                Code.WRONG_TYPE, f"`{e.op}` needs a number or a tensor, and gets {describe(value)}", e.operand.span
+            )
         return value if e.op == "+" else value * -1
 
     def _binary(self, e: tree.Binary) -> Any:
@@ -236,21 +245,23 @@ class Evaluator(Applier):
         chain = [e]
         while isinstance(chain[-1].left, tree.Binary):
             chain.append(chain[-1].left)
-        left = self.guard(lambda: self.evaluate(chain[-1].left))
+        left = self.guard(self.evaluate, chain[-1].left)
         for part in reversed(chain):
             if part.op in ("and", "or") and isinstance(left, bool):
                 if left == (part.op == "or"):
                     continue
-                right = self.guard(lambda p=part: self.evaluate(p.right))
+                right = self.guard(self.evaluate, part.right)
                 if not isinstance(right, bool | Poison):
-                    raise self.report.fail(Code.WRONG_TYPE, f"`{part.op}` needs true or false, and gets {describe(right)}", part.right.span)
+                    raise self.report.fail(
+                        Code.WRONG_TYPE, f"`{part.op}` needs true or false, and gets {describe(right)}", part.right.span
+                    )
                 left = right
                 continue
-            right = self.guard(lambda p=part: self.evaluate(p.right))
+            right = self.guard(self.evaluate, part.right)
             if isinstance(left, Poison) or isinstance(right, Poison):
                 left = POISON
                 continue
-            left = self.guard(lambda p=part, a=left, b=right: self._operate(p, a, b))
+            left = self.guard(self._operate, part, left, right)
         if isinstance(left, Poison):
             raise Poisoned
         return left
@@ -266,7 +277,9 @@ class Evaluator(Applier):
                     e.right.span if is_template(left) else e.left.span,
                 )
             if count < 0:
-                raise self.report.fail(Code.OUT_OF_RANGE, f"a layer cannot be repeated {count} times", e.right.span, "expected at least 0")
+                raise self.report.fail(
+                    Code.OUT_OF_RANGE, f"a layer cannot be repeated {count} times", e.right.span, "expected at least 0"
+                )
             if count > self.builder.limit:
                 raise self.report.fail(
                     Code.TOO_LARGE,
@@ -275,11 +288,14 @@ class Evaluator(Applier):
                     help="`--limit N` raises the limit",
                 )
             return Repeat(body, count, e.span)
-        left, right = self._lift(left, e.left.span), self._lift(right, e.right.span)
-        tensors = [v for v in (left, right) if isinstance(v, Tensor)]
-        if tensors:
+        if isinstance(left, Tensor) or isinstance(right, Tensor):
             return self._tensor_operation(e, left, right)
-        if isinstance(left, bool) or isinstance(right, bool) or isinstance(left, str | Word) or isinstance(right, str | Word):
+        if (
+            isinstance(left, bool)
+            or isinstance(right, bool)
+            or isinstance(left, str | Word)
+            or isinstance(right, str | Word)
+        ):
             if e.op in ("==", "!="):
                 return (left == right) == (e.op == "==")
         elif e.op in ("==", "!=") and isinstance(left, list | Sizes) and isinstance(right, list | Sizes):
@@ -303,10 +319,6 @@ class Evaluator(Applier):
             f"this is {describe(wrong)}",
             help,
         )
-
-    def _lift(self, value: Any, span: Span) -> Any:
-        """Leave a value as it is; a tensor's name alone needs nothing."""
-        return value
 
     def _tensor_operation(self, e: tree.Binary, left: Any, right: Any) -> Any:
         keyword = _LAYER_OF.get(e.op)
@@ -336,8 +348,10 @@ class Evaluator(Applier):
         try:
             values = values_of(value)
         except Exception:
-            raise self.report.fail(Code.WRONG_TYPE, "a list used as a tensor needs numbers in equal rows", span) from None
-        layer = registry()["literal"](shape=values.shape, values=values.values)
+            raise self.report.fail(
+                Code.WRONG_TYPE, "a list used as a tensor needs numbers in equal rows", span
+            ) from None
+        layer = Literal(shape=values.shape, values=values.values)
         result = self.builder.node(layer, [], self.scope, span)
         assert isinstance(result, Tensor)
         return result
@@ -348,7 +362,7 @@ class Evaluator(Applier):
         if isinstance(value, Tensor):
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            layer = registry()["literal"](shape=(), values=(float(value),))
+            layer = Literal(shape=(), values=(float(value),))
             result = self.builder.node(layer, [], self.scope, span)
             assert isinstance(result, Tensor)
             return result
@@ -384,7 +398,10 @@ class Evaluator(Applier):
         }
         if name not in known:
             raise self.report.fail(
-                Code.UNKNOWN_ATTRIBUTE, f"a tensor has no `{name}`", e.name.span, help=suggest(name, known, what="properties")
+                Code.UNKNOWN_ATTRIBUTE,
+                f"a tensor has no `{name}`",
+                e.name.span,
+                help=suggest(name, known, what="properties"),
             )
         if t.rank == 0 and name in ("channels", "features", "length"):
             raise self.report.fail(Code.SHAPE_MISMATCH, f"a scalar has no `{name}`", e.name.span)
@@ -408,7 +425,10 @@ class Evaluator(Applier):
             raise self.report.fail(Code.WRONG_TYPE, "an index is one whole number", e.indices[0].span)
         if not -len(items) <= indices[0] < len(items):
             raise self.report.fail(
-                Code.OUT_OF_RANGE, f"index {indices[0]} is out of range", e.indices[0].span, f"there are {len(items)}, counted from 0"
+                Code.OUT_OF_RANGE,
+                f"index {indices[0]} is out of range",
+                e.indices[0].span,
+                f"there are {len(items)}, counted from 0",
             )
         return items[indices[0]]
 
@@ -419,7 +439,9 @@ class Evaluator(Applier):
             binding = self.environment.find(e.name)
             known = binding is not None and binding.what == "state"
             message = f"`next {e.name}` is used before it is defined" if known else f"the cell has no state `{e.name}`"
-            raise self.report.fail(Code.STATE, message, e.span, help="define it above with `next " + e.name + " = ...`" if known else "")
+            raise self.report.fail(
+                Code.STATE, message, e.span, help="define it above with `next " + e.name + " = ...`" if known else ""
+            )
         return self.next_states[e.name]
 
     # --- calls and pipes --------------------------------------------------------------------------------------------
@@ -441,13 +463,13 @@ class Evaluator(Applier):
         while isinstance(start, tree.Pipe):
             stages.append(start.stage)
             start = start.value
-        value = self.guard(lambda: self.evaluate(start))
+        value = self.guard(self.evaluate, start)
         for stage in reversed(stages):
-            template = self.guard(lambda s=stage: self._stage(s))
+            template = self.guard(self._stage, stage)
             if isinstance(value, Poison) or isinstance(template, Poison):
                 value = POISON
                 continue
-            value = self.guard(lambda v=value, t=template, s=stage: self._flow(v, t, s, start))
+            value = self.guard(self._flow, value, template, stage, start)
         if isinstance(value, Poison):
             raise Poisoned
         return value
@@ -479,7 +501,7 @@ class Evaluator(Applier):
         return template
 
     def _arguments(self, e: tree.Call) -> list[Argument]:
-        values = [self.guard(lambda a=a: self.evaluate(a.value)) for a in e.arguments]
+        values = [self.guard(self.evaluate, a.value) for a in e.arguments]
         if any(isinstance(v, Poison) for v in values):
             raise Poisoned
         return [
@@ -488,15 +510,19 @@ class Evaluator(Applier):
         ]
 
     def _call(self, e: tree.Call) -> Any:
-        callee = self.guard(lambda: self.evaluate(e.callee))
-        arguments = self.guard(lambda: self._arguments(e))
+        callee = self.guard(self.evaluate, e.callee)
+        arguments = self.guard(self._arguments, e)
         if isinstance(callee, Poison) or isinstance(arguments, Poison):
             raise Poisoned
         if isinstance(callee, Builtin):
             return self._builtin_call(callee.name, arguments, e)
         if isinstance(callee, LayerFactory) and callee.layer.keyword in FUNCTIONS:
             plain = [a.value for a in arguments]
-            if plain and not any(a.name for a in arguments) and all(is_number(v) or isinstance(v, list | Sizes) for v in plain):
+            if (
+                plain
+                and not any(a.name for a in arguments)
+                and all(is_number(v) or isinstance(v, list | Sizes) for v in plain)
+            ):
                 return self._function(callee.layer.keyword, plain, e.span)
         if isinstance(callee, InitializerFactory):
             return construct(self.report, e.callee.span.text, callee.initializer, arguments, e.span)[0]
@@ -525,7 +551,9 @@ class Evaluator(Applier):
             values, _ = match(self.report, name, (CallField("cell", True),), arguments, e.span)
             cell = values["cell"]
             if not is_template(cell):
-                raise self.report.fail(Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", arguments[0].span)
+                raise self.report.fail(
+                    Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", arguments[0].span
+                )
             return Bidirectional(self._at(cell, arguments[0].span), e.span)
         if any(a.name for a in arguments):
             raise self.report.fail(Code.UNKNOWN_ARGUMENT, f"`{name}` takes no named arguments", e.span)
@@ -571,7 +599,10 @@ class Evaluator(Applier):
         given = declaration.given if is_cell else ()  # type: ignore[union-attr]
         names = [*declaration.data, *given]
         fields = [
-            *(CallField(p.name.name, p.default is None, p.default.span.text if p.default else "") for p in declaration.parameters),
+            *(
+                CallField(p.name.name, p.default is None, p.default.span.text if p.default else "")
+                for p in declaration.parameters
+            ),
         ]
         extra = [CallField(d.name, False, "a tensor") for d in names]
         if is_cell:
@@ -587,13 +618,3 @@ class Evaluator(Applier):
             spans,
             span,
         )
-
-    def factory_template(self, value: Any, span: Span) -> Template:
-        """Return a template for anything that can be applied; see `_at`."""
-        template = self._at(value, span)
-        assert isinstance(template, Template | Factory)
-        return template  # type: ignore[return-value]
-
-    def label_of(self, value: Any) -> Label | None:
-        """Return where a tensor came from, to show beside an error."""
-        return Label(value.span, f"gives {value.type}") if isinstance(value, Tensor) else None

@@ -126,7 +126,7 @@ class _Loader:
         from nnspec.elaborate.builder import Builder, Scope
 
         body = Body(self.report, Builder(self.report), module.environment, Scope(), Library())
-        body.bind(item.name, body.guard(lambda: body.evaluate(item.value)), "")
+        body.bind(item.name, body.guard(body.evaluate, item.value), "")
 
     def _import(
         self, module: Module, item: tree.Import, path: Path | None, root: Path | None, names: dict[str, tree.Ident]
@@ -144,7 +144,11 @@ class _Loader:
         base = path.resolve().parent
         target = (base / wanted).resolve()
         if Path(wanted).is_absolute() or not target.is_relative_to(base):
-            problem(Code.IMPORT, "an import must stay inside the folder of the importing file", "paths are relative to the importing file")
+            problem(
+                Code.IMPORT,
+                "an import must stay inside the folder of the importing file",
+                "paths are relative to the importing file",
+            )
             return
         if target in self.loading:
             chain = " -> ".join(p.name for p in [*self.loading[self.loading.index(target) :], target])
@@ -176,5 +180,3 @@ def _whole(source: Source) -> Any:
     from nnspec.source import Span
 
     return Span(source, 0, len(source.text))
-
-

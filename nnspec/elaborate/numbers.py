@@ -48,7 +48,9 @@ def binary(op: str, a: Any, b: Any) -> Any:
                     return _OPERATORS[op](difference, 0)
                 raise Impossible(f"whether {a} {op} {b} holds is not known while compiling")
             if op not in ("+", "-", "*"):
-                raise Impossible(f"`{op}` does not work on the symbolic size {a if isinstance(a, Symbolic) else b}; `//` does")
+                raise Impossible(
+                    f"`{op}` does not work on the symbolic size {a if isinstance(a, Symbolic) else b}; `//` does"
+                )
             if isinstance(a, float) or isinstance(b, float):
                 raise Impossible("a symbolic size takes whole numbers only")
         if op == "**" and isinstance(a, int) and isinstance(b, int) and a.bit_length() * abs(b) > MAX_BITS:

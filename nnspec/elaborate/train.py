@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -55,7 +55,11 @@ def pick_train(module: Module, network: str | None, train: str | None) -> tree.T
                     )
                 ]
             )
-        raise fail(Code.AMBIGUOUS, f"{module.source.path} declares several train blocks: {names}", "name one with `--block NAME`")
+        raise fail(
+            Code.AMBIGUOUS,
+            f"{module.source.path} declares several train blocks: {names}",
+            "name one with `--block NAME`",
+        )
     wanted = f" called `{train}`" if train else ""
     of = f" for the network `{network}`" if network else ""
     raise fail(
@@ -112,18 +116,30 @@ def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Ne
             case tree.Assign():
                 for ident in s.targets:
                     help = suggest(ident.name, SETTINGS, what="settings")
-                    report.add(report.fail(Code.UNKNOWN_SETTING, f"a train block has no setting `{ident.name}`", ident.span, help=help).diagnostic)
+                    report.add(
+                        report.fail(
+                            Code.UNKNOWN_SETTING, f"a train block has no setting `{ident.name}`", ident.span, help=help
+                        ).diagnostic
+                    )
             case _:
                 report.add(
                     report.fail(
-                        Code.MISPLACED, "this does not belong into a train block", s.span, help="it holds targets, metrics and settings"
+                        Code.MISPLACED,
+                        "this does not belong into a train block",
+                        s.span,
+                        help="it holds targets, metrics and settings",
                     ).diagnostic
                 )
     for missing in ("loss", "optimizer"):
         if missing not in settings:
             example = "loss = cross_entropy(logits, label)" if missing == "loss" else "optimizer = adam(lr = 0.001)"
             report.add(
-                report.fail(Code.MISSING_SETTING, f"the train block has no `{missing}`", block.network.span, help=f"add `{example}`").diagnostic
+                report.fail(
+                    Code.MISSING_SETTING,
+                    f"the train block has no `{missing}`",
+                    block.network.span,
+                    help=f"add `{example}`",
+                ).diagnostic
             )
     loss = _scalar(train, settings["loss"].value, "loss") if "loss" in settings else POISON
     outputs = []
@@ -134,16 +150,26 @@ def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Ne
     fields = _settings(train, settings, metrics)
     for target in targets:
         if not environment.bindings[target].used and not report.failed:
-            span = environment.bindings[target].span
-            assert span is not None
-            report.warn(Code.UNUSED, f"the target `{target}` is never used", span, help="use it in the loss or a metric, or remove it")
-    if report.failed:
+            where = environment.bindings[target].span
+            assert where is not None
+            report.warn(
+                Code.UNUSED,
+                f"the target `{target}` is never used",
+                where,
+                help="use it in the loss or a metric, or remove it",
+            )
+    if report.failed or isinstance(loss, Poison):
         return None
     wanted = [o.value for o in base.outputs] + [loss.ref] + [o.value for o in outputs]
     network = _extended(base, builder, wanted)
     try:
         return Recipe(
-            name=(block.name or block.network).name, network=network, targets=tuple(targets), loss=loss.ref, metrics=tuple(outputs), **fields
+            name=(block.name or block.network).name,
+            network=network,
+            targets=tuple(targets),
+            loss=loss.ref,
+            metrics=tuple(outputs),
+            **fields,
         )
     except ValidationError as error:
         for item in error.errors(include_url=False):
@@ -151,7 +177,9 @@ def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Ne
             where = settings["stop"].value.span if "stop watches" in message else block.network.span
             names = ["loss", *metrics] if "stop watches" in message else []
             help = suggest("", names, what="it can watch") if names else ""
-            report.add(report.fail(Code.UNKNOWN_NAME if names else Code.OUT_OF_RANGE, message, where, help=help).diagnostic)
+            report.add(
+                report.fail(Code.UNKNOWN_NAME if names else Code.OUT_OF_RANGE, message, where, help=help).diagnostic
+            )
         return None
 
 
@@ -191,9 +219,13 @@ def _target(train: TrainBody, s: tree.Target, targets: list[str]) -> None:
     if known is not None:
         what = "an input" if name in train.builder.inputs else "an output or a parameter"
         others = [Label(known.span, "declared here")] if known.span else []
-        train.report.add(train.report.fail(Code.DUPLICATE_NAME, f"the target `{name}` has the name of {what}", s.name.span, others=others).diagnostic)
+        train.report.add(
+            train.report.fail(
+                Code.DUPLICATE_NAME, f"the target `{name}` has the name of {what}", s.name.span, others=others
+            ).diagnostic
+        )
         return
-    value = train.guard(lambda: train.declare_input(s.name, s.type, s.masked, "the target"))
+    value = train.guard(train.declare_input, s.name, s.type, s.masked, "the target")
     train.environment.bind(name, value, s.name.span)
     targets.append(name)
 
@@ -209,7 +241,9 @@ def _scalar(train: TrainBody, e: tree.Expr, what: str) -> Tensor | Poison:
                 Code.TARGET,
                 f"the {what} must be one number, and is {t}",
                 e.span,
-                help="`mean` or `sum` makes one number of a tensor" if t.dtype == "float32" else "it must be a real number",
+                help="`mean` or `sum` makes one number of a tensor"
+                if t.dtype == "float32"
+                else "it must be a real number",
             )
         if t.batch:
             result = train.builder.node(registry()["batch_mean"](), [value], train.scope, e.span)
@@ -222,20 +256,20 @@ def _scalar(train: TrainBody, e: tree.Expr, what: str) -> Tensor | Poison:
     return result
 
 
-def _settings(train: TrainBody, settings: Mapping[str, tree.Assign], metrics: Mapping[str, tree.Metric]) -> dict[str, Any]:
+def _settings(
+    train: TrainBody, settings: Mapping[str, tree.Assign], metrics: Mapping[str, tree.Metric]
+) -> dict[str, Any]:
     """Return the recipe's fields for the settings that are given."""
     fields: dict[str, Any] = {}
     for name, s in settings.items():
         if name == "loss":
             continue
-        work: Callable[[], Any]
         if name in _PLAIN:
-            work = lambda n=name, e=s.value: _plain(train, n, e)  # noqa: E731
+            value = train.guard(_plain, train, name, s.value)
         elif name == "regularize":
-            work = lambda e=s.value: _several(train, e)  # noqa: E731
+            value = train.guard(_several, train, s.value)
         else:
-            work = lambda n=name, e=s.value: _one(train, n, e, metrics if n == "stop" else {})  # noqa: E731
-        value = train.guard(work)
+            value = train.guard(_one, train, name, s.value, metrics if name == "stop" else {})
         if not isinstance(value, Poison):
             fields[name] = value
     return fields
@@ -274,7 +308,10 @@ def _setting(train: TrainBody, slot: str, value: Any, e: tree.Expr) -> Setting:
     if isinstance(value, LayerFactory | Builtin):
         what = describe(value)
     raise train.report.fail(
-        Code.WRONG_TYPE, f"`{slot}` is {what}", e.span, help=f"expected one of {', '.join(sorted(known))}; `nnspec layers NAME` explains each"
+        Code.WRONG_TYPE,
+        f"`{slot}` is {what}",
+        e.span,
+        help=f"expected one of {', '.join(sorted(known))}; `nnspec layers NAME` explains each",
     )
 
 
@@ -283,5 +320,3 @@ def _several(train: TrainBody, e: tree.Expr) -> tuple[Setting, ...]:
     if isinstance(e, tree.ListExpr):
         return tuple(_one(train, "regularize", item, {}) for item in e.items)
     return (_one(train, "regularize", e, {}),)
-
-

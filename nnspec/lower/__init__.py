@@ -36,7 +36,7 @@ def lower(
 ) -> Lowered:
     """Return the network's forward graph, in the graph of `ops` where that is given.
 
-    Inputs are graph inputs; weights are left to the caller, which makes them initializers (export) or inputs (training).
+    Inputs are graph inputs; weights are left to the caller: initializers for export, inputs for training.
     See `Options` for the switches. Raises LoweringError where the network has no such graph.
     """
     options = Options(training, uniform, unroll, carry, fused)
@@ -45,7 +45,8 @@ def lower(
     graph = ops.graph
     graph.inputs.extend(inputs.values())
     weights = {
-        w.name: ir.Value(name=w.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(w.shape)) for w in network.weights
+        w.name: ir.Value(name=w.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(w.shape))
+        for w in network.weights
     }
     lowered = Lowered(ops, dict(inputs), weights)
     sizes = Sizes(lowered.ops, network, inputs)
@@ -66,7 +67,7 @@ def lower(
 def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> None:
     """Name the ONNX nodes that a layer became after its path."""
     seen: dict[str, int] = {}
-    fresh = []
+    fresh: list[ir.Node] = []
     for onnx_node in reversed(graph):
         if len(graph) - len(fresh) <= before:
             break
@@ -83,7 +84,11 @@ def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> 
 
 
 def forward_model(
-    network: Network, weights: Mapping[str, ir.TensorProtocol] | None = None, *, unroll: bool = False, fused: bool = True
+    network: Network,
+    weights: Mapping[str, ir.TensorProtocol] | None = None,
+    *,
+    unroll: bool = False,
+    fused: bool = True,
 ) -> ir.Model:
     """Return the inference model: weights as initializers, outputs under their public names.
 

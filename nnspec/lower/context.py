@@ -138,10 +138,11 @@ class Sizes:
         """Return the samples' own lengths along a dim as int64 [batch]; None where it is not masked."""
         if isinstance(dim, int) or not dim.symbols & self.masks.keys():
             return None
-        known = {s: self.inputs[self.masks[s]] if s in self.masks else self.dim(Symbolic.symbol(s)) for s in dim.symbols}
+        known = {
+            s: self.inputs[self.masks[s]] if s in self.masks else self.dim(Symbolic.symbol(s)) for s in dim.symbols
+        }
         lengths = self.evaluate(dim, known)
         return lengths if str(dim) in self.masks else self.ops.Max(lengths, self.ops.constant([0]))
-
 
     def mask(self, type_: TensorType) -> ir.Value | None:
         """Return 1 for what counts and 0 for padding, broadcastable to [batch, ...]; None where nothing is masked."""
@@ -153,7 +154,9 @@ class Sizes:
             key = (str(dim), i, type_.rank)
             if key not in self._masks:
                 steps = op.Range(op.constant(0), op.Squeeze(self.dim(dim), [0]), op.constant(1))
-                valid = op.Cast(op.Less(op.Unsqueeze(steps, [0]), op.Unsqueeze(lengths, [1])), to=int(ir.DataType.FLOAT))
+                valid = op.Cast(
+                    op.Less(op.Unsqueeze(steps, [0]), op.Unsqueeze(lengths, [1])), to=int(ir.DataType.FLOAT)
+                )
                 wide = [a + 1 for a in range(type_.rank) if a != i]
                 self._masks[key] = op.Unsqueeze(valid, wide) if wide else valid
             valid = self._masks[key]
@@ -187,7 +190,13 @@ class Context:
     """What one layer sees while it is lowered; see `nnspec.layers.base.Lowering`."""
 
     def __init__(
-        self, node: Node, inputs: tuple[TensorType, ...], lowered: Lowered, sizes: Sizes, options: Options, path: str = ""
+        self,
+        node: Node,
+        inputs: tuple[TensorType, ...],
+        lowered: Lowered,
+        sizes: Sizes,
+        options: Options,
+        path: str = "",
     ) -> None:
         self.node = node
         self.name = path + node.name
@@ -218,7 +227,8 @@ class Context:
 
     def _expand(self, value: ir.Value, type_: TensorType) -> ir.Value:
         shape = self.op.Concat(self.batch_size(), *(self.sizes.dim(d) for d in type_.shape), axis=0)
-        return self.op.Expand(value, shape)
+        expanded: ir.Value = self.op.Expand(value, shape)
+        return expanded
 
     def batch_size(self) -> ir.Value:
         return self.op.constant([1]) if self._unbatched else self.sizes.batch()
@@ -231,10 +241,15 @@ class Context:
         if all(isinstance(d, int) for d in dims):
             if type_.batch and not self._unbatched:
                 # 0 keeps the batch axis in Reshape; Expand and others need the number itself.
-                return self.op.constant([-1, *dims]) if 0 not in dims else self.op.Concat(self.batch_size(), self.op.constant(dims), axis=0)
+                return (
+                    self.op.constant([-1, *dims])
+                    if 0 not in dims
+                    else self.op.Concat(self.batch_size(), self.op.constant(dims), axis=0)
+                )
             return self.op.constant([1, *dims] if self._unbatched else dims)
         parts = [self.batch_size()] if type_.batch or self._unbatched else []
-        return self.op.Concat(*parts, *(self.dim(d) for d in dims), axis=0)
+        shape: ir.Value = self.op.Concat(*parts, *(self.dim(d) for d in dims), axis=0)
+        return shape
 
     def lengths(self, dim: Dim) -> ir.Value | None:
         return self.sizes.lengths(dim)
@@ -264,5 +279,3 @@ class Context:
             # A shared layer is used twice: its statistics move once for each use.
             raise LoweringError(f"{self.name}: running statistics of a shared layer cannot be kept; use `layernorm`")
         self.lowered.updates[self.node.weights[role]] = value
-
-
