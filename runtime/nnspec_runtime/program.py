@@ -92,10 +92,14 @@ class Output(_Part):
 
 
 class Stop(_Part):
-    """End training once the metric has not improved for `patience` epochs, and keep the best weights."""
+    """End training once the metric has not improved for `patience` epochs, and keep the best weights.
+
+    Only a change by more than `min_delta` is an improvement.
+    """
 
     patience: PositiveInt
     metric: str = "loss"
+    min_delta: float = Field(default=0.0, ge=0)
 
 
 class Settings(_Part):

@@ -111,6 +111,7 @@ class Trainer:
             raise CheckpointError("there is nothing to resume without an output folder")
         if weights is not None and not self.resumed:
             self.session.load(fit_weights(program, weights))
+        self.session.load(self._durations())
 
     def ask_to_stop(self) -> None:
         """Let `fit` finish the running step, save and return; safe to call from a signal handler or another thread."""
@@ -135,6 +136,13 @@ class Trainer:
             loader.close()
             self._reporter.end()
         return self._finish(interrupted)
+
+    def _durations(self) -> dict[str, Array]:
+        """Return the constants that a schedule of the learning rate reads, where the program has such a schedule."""
+        steps = -(-self.data.size // self.program.settings.batch)
+        known = {"steps_per_epoch": steps, "epochs": self.epochs}
+        constants = [one for one in self.program.manifest.state if one.kind == "constant" and one.name in known]
+        return {one.name: np.array(known[one.name], one.numpy) for one in constants}
 
     def _train_epoch(self, loader: Loader, began: float) -> bool:
         """Train on the batches of the epoch that are left; False when asked to stop before its end."""
@@ -231,7 +239,9 @@ class Trainer:
             return
         value, best = figures[stop.metric], self.position.best
         smaller = self.program.manifest.figure(stop.metric).smaller_is_better
-        if math.isnan(value) or (best is not None and not (value < best if smaller else value > best)):
+        if math.isnan(value) or (
+            best is not None and not (value < best - stop.min_delta if smaller else value > best + stop.min_delta)
+        ):
             return
         self._best = self._weights()
         if self.out is not None:
