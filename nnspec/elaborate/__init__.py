@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from nnspec.syntax import tree
 if TYPE_CHECKING:
     from nnspec.recipe import Recipe
 
-__all__ = ["DEFAULT_LIMIT", "Compiled", "elaborate", "elaborate_recipe", "load_module", "parse_setting"]
+__all__ = ["DEFAULT_LIMIT", "Compiled", "check_module", "elaborate", "elaborate_recipe", "load_module", "parse_setting"]
 
 _DEPTH = 20_000
 """Python frames allowed while elaborating: nested blocks and parentheses, each limited by itself, need many."""
@@ -134,6 +134,47 @@ def elaborate_recipe(
                 if recipe is not None and not report.failed:
                     return recipe, tuple(report.diagnostics)
     raise SpecError(report.diagnostics)
+
+
+def check_module(
+    module: Module, settings: Mapping[str, Any] | None = None, limit: int = DEFAULT_LIMIT
+) -> list[Diagnostic]:
+    """Return every finding on a file's networks and train blocks, each once.
+
+    A setting goes to the networks that have a parameter of its name; one that no network has is an error.
+    """
+    given = dict(settings or {})
+    found: list[Diagnostic] = []
+
+    def take(diagnostics: Iterable[Diagnostic]) -> None:
+        found.extend(d for d in diagnostics if d not in found)
+
+    parameters = {n: {p.name.name for p in d.parameters} for n, d in module.networks.items()}
+    known = set().union(*parameters.values())
+    if unknown := sorted(set(given) - known):
+        span = Span(module.source, 0, min(1, len(module.source.text)))
+        message = f"no network has a parameter `{unknown[0]}`"
+        take(
+            [Diagnostic(Code.UNKNOWN_ARGUMENT, message, (Label(span),), suggest(unknown[0], known, what="parameters"))]
+        )
+    broken = set()
+    for name in module.networks:
+        own = {k: v for k, v in given.items() if k in parameters[name]}
+        try:
+            take(elaborate(module, name, own, limit).warnings)
+        except SpecError as error:
+            broken.add(name)
+            take(error.diagnostics)
+    for block in module.trains:
+        network = block.network.name
+        if network in broken:
+            continue
+        own = {k: v for k, v in given.items() if k in parameters.get(network, ())}
+        try:
+            take(elaborate_recipe(module, network, (block.name or block.network).name, own, limit)[1])
+        except SpecError as error:
+            take(error.diagnostics)
+    return found
 
 
 def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any], report: Report, limit: int) -> Body:

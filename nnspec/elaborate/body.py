@@ -386,9 +386,9 @@ class Body(Evaluator):
             count = "one tensor" if len(inputs) == 1 else f"{len(inputs)} tensors"
             raise self.report.fail(
                 Code.MISSING_ARGUMENT if len(inputs) < len(free) else Code.SURPLUS_ARGUMENT,
-                f"the {kind} `{template.factory.name}` takes {wanted}, and gets {len(inputs)} tensor{'s' * (len(inputs) != 1)}",
+                f"the {kind} `{template.factory.name}` takes {wanted}, and gets {count}",
                 span,
-                help=f"feed {'them' if len(free) > 1 else 'it'} with `({', '.join(n.name for n in free)}) -> {template.factory.name}`"
+                help=f"feed them with `({', '.join(n.name for n in free)}) -> {template.factory.name}`"
                 if len(free) > 1
                 else "",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from nnspec.elaborate.bind import Field as CallField
 from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.numbers import FUNCTIONS, MAX_LIST, Impossible, binary
-from nnspec.elaborate.report import Fail, Poisoned, Report
+from nnspec.elaborate.report import Abort, Fail, Poisoned, Report
 from nnspec.elaborate.values import (
     POISON,
     Bidirectional,
@@ -96,9 +97,24 @@ class Evaluator(Applier):
             return work(*arguments)
         except Fail as failure:
             self.report.add(failure.diagnostic)
+            if isinstance(failure, Abort):
+                raise
         except Poisoned:
             pass
         return POISON
+
+    def touch(self, *parts: tree.Tree) -> None:
+        """Count the names in what is not evaluated as used: another call may evaluate it."""
+        todo: list[Any] = list(parts)
+        while todo:
+            part = todo.pop()
+            if isinstance(part, tuple):
+                todo.extend(part)
+            elif isinstance(part, tree.Name):
+                if (binding := self.environment.find(part.name)) is not None:
+                    binding.used = True
+            elif isinstance(part, tree.Tree):
+                todo.extend(getattr(part, f.name) for f in fields(part))
 
     def evaluate(self, expression: tree.Expr) -> Any:
         """Return an expression's value; raise Fail or Poisoned."""
@@ -219,6 +235,7 @@ class Evaluator(Applier):
                 if isinstance(condition, Tensor)
                 else "",
             )
+        self.touch(e.otherwise if condition else e.then)
         return self.evaluate(e.then if condition else e.otherwise)
 
     def _unary(self, e: tree.Unary) -> Any:
@@ -249,6 +266,7 @@ class Evaluator(Applier):
         for part in reversed(chain):
             if part.op in ("and", "or") and isinstance(left, bool):
                 if left == (part.op == "or"):
+                    self.touch(part.right)
                     continue
                 right = self.guard(self.evaluate, part.right)
                 if not isinstance(right, bool | Poison):

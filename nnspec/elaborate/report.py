@@ -16,6 +16,10 @@ class Fail(Exception):
         self.diagnostic = diagnostic
 
 
+class Abort(Fail):
+    """An error after which to go on would only take long: nothing else is looked at."""
+
+
 class Poisoned(Exception):
     """Something here depends on what went wrong before: nothing more to say."""
 
@@ -26,6 +30,8 @@ class Report:
     def __init__(self) -> None:
         self.diagnostics: list[Diagnostic] = []
         self.chain: list[Label] = []
+        self.work = 0
+        """Statements run and templates applied so far."""
         self._seen: set[tuple[str, str, int, int]] = set()
 
     @property
@@ -50,3 +56,7 @@ class Report:
     ) -> Fail:
         """Return an error to raise."""
         return Fail(Diagnostic(code, message, (Label(span, text), *others), help, Severity.ERROR, tuple(self.chain)))
+
+    def abort(self, code: Code, message: str, span: Span, text: str = "", help: str = "") -> Abort:
+        """Return an error to raise that ends the whole elaboration."""
+        return Abort(self.fail(code, message, span, text, help).diagnostic)
