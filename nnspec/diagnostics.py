@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from nnspec.source import Span
 
@@ -174,13 +175,14 @@ def _render_one(d: Diagnostic, color: bool) -> str:
             if line != previous:
                 if previous is not None and line > previous + 1:
                     lines.append(f"{paint('...', 'frame')}")
-                lines.append(f"{paint(str(line).rjust(width), 'frame')} {bar} {text.expandtabs(1)}")
+                lines.append(f"{paint(str(line).rjust(width), 'frame')} {bar} {_printable(text)}")
             previous = line
-            length = max(1, min(label.span.end - label.span.start, len(text) - column + 1))
+            indent = _columns(text[: column - 1])
+            length = max(1, _columns(text[column - 1 : column - 1 + label.span.end - label.span.start]))
             mark, style = ("^", str(d.severity)) if label is primary else ("-", "frame")
             under = paint(mark * length, style)
             note = f" {label.text}" if label.text else ""
-            lines.append(f"{' ' * width} {bar} {' ' * (column - 1)}{under}{note}")
+            lines.append(f"{' ' * width} {bar} {' ' * indent}{under}{note}")
     if d.help or chain:
         lines.append(f"{' ' * width} {bar}")
     for label, (line, column) in chain:
@@ -188,3 +190,15 @@ def _render_one(d: Diagnostic, color: bool) -> str:
     if d.help:
         lines.append(f"{' ' * width} = help: {d.help}")
     return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Return a source line as a terminal may show it: tabs as one blank, control characters and surrogates replaced."""
+    return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in text)
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal the text takes: East Asian letters two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lark import Lark
-from lark.grammar import Rule
+from lark.grammar import Rule, Terminal
 from lark.lexer import TerminalDef
 from lark.utils import logger
 
@@ -106,9 +106,10 @@ def _rule(rule: Rule) -> tuple[str, int, str, list[int | None]]:
     gaps = [len(run) for run in absent.split("0")]
     for i, symbol in enumerate(rule.expansion):
         children += [None] * gaps[i]
-        if symbol.is_term and symbol.filter_out:
-            continue
-        children.append(~i if not symbol.is_term and symbol.name.startswith("_") else i)
+        if isinstance(symbol, Terminal):
+            children += [] if symbol.filter_out else [i]
+        else:
+            children.append(~i if symbol.name.startswith("_") else i)
     children += [None] * gaps[-1]
     if rule.origin.name.startswith("_"):
         action = ""

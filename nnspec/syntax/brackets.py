@@ -43,11 +43,18 @@ class _Balance:
             elif token.kind in CLOSERS.values():
                 if not self._close(index):
                     continue
-            elif self.stack and starts_line(self.source, token) and starts_item(self.tokens, index):
+            elif self.stack and self._begins_outside(index):
                 self._close_all(token)
             self.out.append(token)
         self._close_all(None)
         return self.out, self.diagnostics
+
+    def _begins_outside(self, index: int) -> bool:
+        """Return whether an item begins that is not indented below the line of the outermost open bracket."""
+        token = self.tokens[index]
+        if not starts_line(self.source, token) or not starts_item(self.tokens, index):
+            return False
+        return self._indent(token) <= self._indent(self.out[self.stack[0]])
 
     def _close(self, index: int) -> bool:
         """Take a closing bracket's partner off the stack; return False where it has none."""
@@ -83,7 +90,7 @@ class _Balance:
 
     def _add_closer(self, opener_at: int, before: Token | None) -> None:
         opener = self.out[opener_at]
-        where = self._line_after(opener_at) if opener.kind != "LBRACE" else len(self.out)
+        where = self._end_of_body(opener_at) if opener.kind == "LBRACE" else self._end_of_statement(opener_at)
         offset = self.out[where - 1].end
         closer = CLOSERS[opener.kind]
         self.out.insert(where, Token(closer, offset, offset, ""))
@@ -94,7 +101,7 @@ class _Balance:
         )
         self.diagnostics.append(Diagnostic(Code.SYNTAX, f"`{opener.text}` is never closed", labels, _help(closer)))
 
-    def _line_after(self, opener_at: int) -> int:
+    def _end_of_statement(self, opener_at: int) -> int:
         """Return where in `out` the statement of an open parenthesis probably ends."""
         call = opener_at > 0 and self.out[opener_at - 1].end == self.out[opener_at].start
         for at in range(opener_at + 1, len(self.out)):
@@ -104,6 +111,15 @@ class _Balance:
             if call and token.kind == "_ARROW":
                 return at
             if ends_value(self.out[at - 1]) and starts_statement(self.out, at):
+                return at
+        return len(self.out)
+
+    def _end_of_body(self, opener_at: int) -> int:
+        """Return where in `out` the text is no longer indented below the line of an open brace."""
+        margin = self._indent(self.out[opener_at])
+        for at in range(opener_at + 1, len(self.out)):
+            token = self.out[at]
+            if token.kind == "NAME" and starts_line(self.source, token) and self._indent(token) <= margin:
                 return at
         return len(self.out)
 

@@ -224,7 +224,7 @@ class Builder:
         return tree.Bool(span=self._span(start, end), value=False)
 
     def on_name(self, c: list[Any], start: int, end: int) -> tree.Name:
-        return tree.Name(span=self._span(start, end), name=self._unreserved(c[0], start, end, "stand for a value"))
+        return tree.Name(span=self._span(start, end), name=self._unreserved(c[0], start, end))
 
     def on_next_state(self, c: list[Any], start: int, end: int) -> tree.NextState:
         return tree.NextState(span=self._span(start, end), name=c[0].name)
@@ -244,13 +244,13 @@ class Builder:
         return self._deepen(node, *c)
 
     def on_ident(self, c: list[Any], start: int, end: int) -> tree.Ident:
-        return tree.Ident(span=self._span(start, end), name=self._unreserved(c[0], start, end, "be declared"))
+        return tree.Ident(span=self._span(start, end), name=self._unreserved(c[0], start, end))
 
     def on_word(self, c: list[Any], start: int, end: int) -> tree.Ident:
         return tree.Ident(span=self._span(start, end), name=c[0].text)
 
-    def _unreserved(self, token: Token, start: int, end: int, what: str) -> str:
+    def _unreserved(self, token: Token, start: int, end: int) -> str:
         if token.text in RESERVED:
-            message = f"`{token.text}` is a word of the language and cannot {what}"
+            message = f"`{token.text}` is a word of the language and no name"
             self._wrong(Code.SYNTAX, message, self._span(start, end), "choose another name")
         return token.text

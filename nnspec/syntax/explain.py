@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from nnspec.diagnostics import Code, Diagnostic, Label, nearest
 from nnspec.source import Source, Span
@@ -14,6 +15,7 @@ _VALUE = frozenset({"NAME", "NUMBER", "SIZE", "LPAR", "LSQB"})
 _OPERATORS = frozenset({"_ARROW", "POW", "MUL", "ADD", "COMPARE", "OR", "AND", "_AS", "DOT"})
 _STATEMENTS = DECLARATIONS | {"for", "return"}
 _KINDS = {"NAME": "a name", "NUMBER": "a number", "SIZE": "a size", "STRING": "a string", END: "the end"}
+_CLOSING = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 _TYPES = {
     "input": "`input x: [3, 32, 32]`, `input words: int[T]` or `input year: int`",
     "target": "`target label: int` or `target y: [10]`",
@@ -32,8 +34,12 @@ _ELSEWHERE = {
     "layer": "a layer is applied by `y = x -> conv(64, 3x3)`",
 }
 
-Finding = tuple[str, str, str]
-"""Message, text of the label, help."""
+class Finding(NamedTuple):
+    """What is wrong and how to mend it; `at` is where to look, the failing token unless another is better."""
+
+    message: str
+    help: str = ""
+    at: Token | None = None
 
 
 class _Scene:
@@ -64,9 +70,8 @@ class _Scene:
 
     @property
     def found(self) -> str:
-        if self.token.kind == END:
-            return "the end of the file" if self.start == "file" else "the end of the statement"
-        return f"`{self.token.text}`" if self.token.text else "the end of the statement"
+        """What stands there instead; nothing where the piece ends."""
+        return f", found `{self.token.text}`" if self.token.text else ""
 
     @property
     def previous(self) -> str:
@@ -81,11 +86,9 @@ def expected_value(expected: frozenset[str]) -> bool:
 def explain(source: Source, tokens: Sequence[Token], error: UnexpectedToken, start: str) -> Diagnostic:
     """Return the diagnostic for a piece of text that does not parse as the start symbol `start`."""
     scene = _Scene(source, tokens, error, start)
-    message, text, help_ = next(finding for rule in _RULES if (finding := rule(scene)) is not None)
-    span = Span(source, error.token.start, error.token.end)
-    if error.token.kind == END and tokens:
-        span = Span(source, tokens[-1].end, tokens[-1].end)
-    return Diagnostic(Code.SYNTAX, message, (Label(span, text),), help_)
+    finding = next(finding for rule in _RULES if (finding := rule(scene)) is not None)
+    at = finding.at or error.token
+    return Diagnostic(Code.SYNTAX, finding.message, (Label(Span(source, at.start, at.end)),), finding.help)
 
 
 # Each rule knows one kind of mistake and returns None where it is not that one. The first that answers is right.
@@ -93,35 +96,43 @@ def explain(source: Source, tokens: Sequence[Token], error: UnexpectedToken, sta
 
 def _other_language(s: _Scene) -> Finding | None:
     if s.at <= 1 and s.head in _ELSEWHERE:
-        return f"`{s.head}` is not part of the language", "", _ELSEWHERE[s.head]
+        return Finding(f"`{s.head}` is not part of the language", _ELSEWHERE[s.head], s.tokens[0])
     if s.token.text == "elif":
-        return "`elif` is not part of the language", "", _ELSEWHERE["elif"]
-    if s.token.text in ("lambda", "is") and s.token.kind == "NAME":
-        return f"`{s.token.text}` is not part of the language", "", "compare with `==` and `!=`"
+        return Finding("`elif` is not part of the language", _ELSEWHERE["elif"])
+    if s.token.text == "is":
+        return Finding("`is` is not part of the language", "compare with `==` and `!=`")
+    if s.before is not None and s.before.text == "lambda":
+        help_ = "a layer made of others is a pipe, `conv(3) -> relu`, or a `block`"
+        return Finding("`lambda` is not part of the language", help_, s.before)
     if s.head == "if" and s.start == "statement" and s.at <= 1:
-        return "`if` is a value, not a statement", "", "write `x = if condition { a } else { b }`"
+        return Finding("`if` is a value, not a statement", "write `x = if condition { a } else { b }`", s.tokens[0])
     return None
 
 
 def _outside_an_item(s: _Scene) -> Finding | None:
     if s.start != "file" or s.at > 0 or s.token.kind == END:
         return None
+    word = s.token.text
+    if word in ITEMS:
+        what = {"import": "a file name in quotes", "train": "the network to train"}.get(word, "a name")
+        found = f"`{s.after.text}`" if s.after is not None and s.after.text else "the end of the file"
+        help_ = 'write `import "blocks.nn"`' if word == "import" else ""
+        return Finding(f"expected {what} after `{word}`, found {found}", help_)
     message = "expected `network`, `block`, `cell`, `train`, `const` or `import`"
-    near = nearest(s.token.text, ITEMS)
-    if s.token.text in ITEMS:
-        return None
+    near = nearest(word, ITEMS)
     if near is not None and s.token.kind == "NAME":
-        return message, "", f"did you mean `{near}`?"
-    if s.token.text in _STATEMENTS:
-        return message, "", f"`{s.token.text}` stands inside the braces of a network, block, cell or train block"
+        return Finding(message, f"did you mean `{near}`?")
+    if word in _STATEMENTS:
+        return Finding(message, f"`{word}` stands inside the braces of a network, block, cell or train block")
     if s.after is not None and s.after.kind == "EQUAL":
-        return message, "", f"a value of the whole file is a `const`: `const {s.token.text} = ...`"
-    return message, "", ""
+        return Finding(message, f"a value of the whole file is a `const`: `const {word} = ...`")
+    return Finding(message)
 
 
 def _inside_a_body(s: _Scene) -> Finding | None:
     if s.start == "statement" and s.at == 1 and s.head in ITEMS and s.token.kind in ("NAME", "STRING"):
-        return f"`{s.head}` stands at the top level of the file, not in a body", "", "move it out of the braces"
+        message = f"`{s.head}` stands at the top level of the file, not in a body"
+        return Finding(message, "move it out of the braces", s.tokens[0])
     return None
 
 
@@ -131,40 +142,40 @@ def _no_assignment(s: _Scene) -> Finding | None:
         return None
     name = s.before.text
     if name in DECLARATIONS and s.token.kind != END:
-        return f"expected a name after `{name}`, found {s.found}", "", _TYPES.get(name, "")
+        return Finding(f"expected a name after `{name}`{s.found}", _TYPES.get(name, ""))
     if s.token.kind in ("LPAR", "_ARROW"):
-        return "a statement gives its value a name", "", f"write `y = {name}{_glue(s)}...` or `output y = ...`"
+        value = f"{name}(...)" if s.token.kind == "LPAR" else f"{name} -> ..."
+        return Finding("a statement gives its value a name", f"write `y = {value}` or `output y = {value}`", s.before)
+    if s.token.kind == "COLON" and s.after is not None and s.after.kind == "EQUAL":
+        return Finding("`:=` is not part of the language", f"write `{name} = ...`")
     if s.token.kind == "COLON":
-        return f"expected `=` after `{name}`", "", f"write `{name} = ...`; only declarations such as `input` have a `:`"
+        help_ = f"write `{name} = ...`; only declarations such as `input` have a `:`"
+        return Finding(f"expected `=` after `{name}`", help_)
     if s.token.kind in ("ADD", "MUL", "POW") and s.after is not None and s.after.kind == "EQUAL":
         sign = s.token.text
-        return f"`{sign}=` is not part of the language", "", f"write `new = {name} {sign} ...`: a name is bound once"
+        help_ = f"write `new = {name} {sign} ...`: a name is bound once"
+        return Finding(f"`{sign}=` is not part of the language", help_)
     if s.token.kind in ("DOT", "LSQB"):
-        return f"expected `=` after `{name}`", "", "only a plain name can be given a value"
+        return Finding(f"expected `=` after `{name}`", "only a plain name can be given a value")
     near = nearest(name, _STATEMENTS) if len(name) > 3 else None
     if near is not None and s.token.kind == "NAME":
-        return f"expected `=` after `{name}`, found {s.found}", "", f"did you mean `{near}`?"
-    return f"expected `=` and a value after `{name}`, found {s.found}", "", ""
-
-
-def _glue(s: _Scene) -> str:
-    return "(" if s.token.kind == "LPAR" else " -> "
+        return Finding(f"`{name}` begins no statement", f"did you mean `{near}`?", s.before)
+    return Finding(f"expected `=` and a value after `{name}`{s.found}")
 
 
 def _declaration(s: _Scene) -> Finding | None:
     """A declaration that misses its name, its type or its `=`."""
     if s.expected == {"NAME"} and s.before is not None and s.before.kind == "NAME":
-        what = "the network to train" if s.before.text == "train" else "a name"
-        return f"expected {what} after {s.previous}, found {s.found}", "", ""
+        return Finding(f"expected a name after {s.previous}{s.found}")
     if s.expected == {"COLON"}:
-        help_ = _TYPES.get(s.head, "")
+        help_ = _TYPES.get(s.head)
         what = "a shape" if s.head in ("param", "state") else "a type"
-        return f"expected `:` and {what} after {s.previous}, found {s.found}", "", f"write {help_}" if help_ else ""
+        return Finding(f"expected `:` and {what} after {s.previous}{s.found}", f"write {help_}" if help_ else "")
     if s.head == "output" and s.at == 2 and s.token.kind == "COLON":
         name = s.tokens[1].text
-        return "an output has no type: it is inferred", "", f"write `output {name}` or `output {name} = ...`"
+        return Finding("an output has no type: it is inferred", f"write `output {name}` or `output {name} = ...`")
     if s.expected == {"EQUAL"} or s.expected == {"EQUAL", "COMMA"}:
-        return f"expected `=` and a value after {s.previous}, found {s.found}", "", ""
+        return Finding(f"expected `=` and a value after {s.previous}{s.found}")
     return None
 
 
@@ -172,25 +183,25 @@ def _header(s: _Scene) -> Finding | None:
     """The first line of an item or of `for`."""
     if s.expected == {"_ELSE"}:
         help_ = "write `if condition { a } else { b }`: both are values"
-        return f"an `if` needs its `else`, found {s.found}", "", help_
+        return Finding(f"an `if` needs its `else`{s.found}", help_)
     if s.token.kind == "COLON" and "LBRACE" in s.expected:
-        return "expected `{`, found `:`", "", "what belongs together stands in braces: `{ ... }`"
+        return Finding("expected `{`, found `:`", "what belongs together stands in braces: `{ ... }`")
     if "_ON" in s.expected and s.token.kind in ("LBRACE", END):
         help_ = f"write `{s.head} {s.tokens[1].text}(...) on x {{ ... }}`"
-        return f"expected `on` and a name for the data that the {s.head} works on, found {s.found}", "", help_
+        return Finding(f"expected `on` and a name for the data that the {s.head} works on{s.found}", help_)
     if s.before is not None and s.before.text in ("on", "given") and s.expected == {"NAME", "LPAR"}:
-        return f"expected a name for the data after {s.previous}, found {s.found}", "", ""
+        return Finding(f"expected a name for the data after {s.previous}{s.found}")
+    if "_IN" in s.expected and s.previous == "`in`":
+        return Finding(f"expected a name before `in`{s.found}", "write `for NAME in LIST { ... }`")
     if "_IN" in s.expected:
-        return f"expected `in` and a list after {s.previous}, found {s.found}", "", "write `for NAME in LIST { ... }`"
+        return Finding(f"expected `in` and a list after {s.previous}{s.found}", "write `for NAME in LIST { ... }`")
     if s.head == "for" and s.at == 1:
         help_ = "write `for i, d in LIST { ... }`, without parentheses"
-        return f"expected a name after `for`, found {s.found}", "", help_
+        return Finding(f"expected a name after `for`{s.found}", help_)
     if s.head in ITEMS and s.expected <= {"NAME", "RPAR"} and s.opener is not None:
-        return f"expected the name of a parameter, found {s.found}", "", "write `name` or `name = default`"
+        return Finding(f"expected the name of a parameter{s.found}", "write `name` or `name = default`")
     if "LBRACE" in s.expected and not s.wants_value and s.head in ITEMS | {"for"} and s.opener is None:
-        return f"expected `{{` after {s.previous}, found {s.found}", "", ""
-    if s.head == "import":
-        return f"expected a file name after `import`, found {s.found}", "", 'write `import "blocks.nn"`'
+        return Finding(f"expected `{{` after {s.previous}{s.found}")
     return None
 
 
@@ -198,42 +209,43 @@ def _equal_sign(s: _Scene) -> Finding | None:
     if s.token.kind != "EQUAL":
         return None
     if s.before is not None and s.before.kind == "COLON":
-        return "`:=` is not part of the language", "", "a value is bound by `=`"
+        return Finding("`:=` is not part of the language", "a value is bound by `=`")
     if s.before is not None and s.before.kind == "EQUAL":
-        return "`=` stands twice", "", "`=` gives a value a name, `==` compares"
+        return Finding("`=` stands twice", "`=` gives a value a name, `==` compares")
     if s.opener is not None and s.opener.kind == "LBRACE":
-        return "the braces of an `if` hold a value, not statements", "", "write `x = if condition { a } else { b }`"
+        help_ = "write `x = if condition { a } else { b }`"
+        return Finding("the braces of an `if` hold a value, not statements", help_)
     if s.opener is not None and s.opener.kind == "LPAR" and s.before is not None and s.before.kind != "NAME":
-        return "an argument's name is one word", "", "to compare, write `==`"
-    return "`=` cannot stand inside a value", "", "to compare, write `==`"
+        return Finding("an argument's name is one word", "to compare, write `==`")
+    return Finding("`=` cannot stand inside a value", "to compare, write `==`")
 
 
 def _colon(s: _Scene) -> Finding | None:
     if s.token.kind != "COLON":
         return None
     if s.opener is not None and s.opener.kind == "LSQB":
-        return "an index is a single number", "", "a range is taken by the layer `slice`"
+        return Finding("an index is a single number", "a range is taken by the layer `slice`")
     if s.opener is not None and s.opener.kind == "LPAR":
-        return "expected `=`, found `:`", "", "an argument is given as `name = value`"
+        return Finding("expected `=`, found `:`", "an argument is given as `name = value`")
     if any(token.text in ("if", "else") for token in s.tokens[: s.at]):
-        return "expected `{`, found `:`", "", "write `if condition { a } else { b }`"
-    return "`:` cannot stand here", "", "a value is bound by `=`"
+        return Finding("expected `{`, found `:`", "write `if condition { a } else { b }`")
+    return Finding("`:` cannot stand here", "a value is bound by `=`")
 
 
 def _conditional(s: _Scene) -> Finding | None:
     if s.token.text == "if" and s.before is not None and ends_value(s.before):
-        return "the condition stands before the values", "", "write `if condition { a } else { b }`"
+        return Finding("the condition stands before the values", "write `if condition { a } else { b }`")
     if s.token.text == "for" and s.opener is not None:
         help_ = "write `for NAME in LIST { ... }` as a statement, or `layer * n`"
-        return "a list cannot be computed by `for`", "", help_
+        return Finding("a list cannot be computed by `for`", help_)
     if s.token.text == "else":
-        return "this `else` belongs to no `if`", "", "write `if condition { a } else { b }`"
+        return Finding("this `else` belongs to no `if`", "write `if condition { a } else { b }`")
     return None
 
 
 def _comparison(s: _Scene) -> Finding | None:
     if s.token.kind == "COMPARE" and s.before is not None and ends_value(s.before):
-        return "comparisons do not chain", "", "write `a < b and b < c`"
+        return Finding("comparisons do not chain", "write `a < b and b < c`")
     return None
 
 
@@ -241,16 +253,16 @@ def _missing_value(s: _Scene) -> Finding | None:
     if not s.wants_value or s.before is None:
         return None
     if s.token.kind in ("MUL", "POW") and s.before.kind in ("LPAR", "COMMA"):
-        return "arguments cannot be unpacked", "", "give each argument by itself"
+        return Finding("arguments cannot be unpacked", "give each argument by itself")
     if s.token.kind == "DOT" and s.after is not None and s.after.kind == "NUMBER":
-        return "expected a value, found `.`", "", f"write `0.{s.after.text}`"
+        return Finding("expected a value, found `.`", f"write `0.{s.after.text}`")
     if s.token.kind == "COMMA" and s.before.kind == "COMMA":
-        return "expected a value between the commas", "", "leave one comma out"
-    if s.before.kind in ("LPAR", "LBRACE") and s.token.kind in ("RPAR", "RBRACE"):
-        return f"expected a value between `{s.before.text}` and {s.found}", "", ""
+        return Finding("expected a value between the commas", "leave one comma out")
+    if s.before.kind in _CLOSING and s.token.text == _CLOSING[s.before.kind]:
+        return Finding("expected a value between the brackets")
     if s.token.kind == "LBRACE":
-        return "expected a value, found `{`", "", "a list is written as `[a, b]`; braces belong to bodies and `if`"
-    return f"expected a value after {s.previous}, found {s.found}", "", ""
+        return Finding("expected a value, found `{`", "a list is written as `[a, b]`; braces belong to bodies and `if`")
+    return Finding(f"expected a value after {s.previous}{s.found}")
 
 
 def _missing_comma(s: _Scene) -> Finding | None:
@@ -259,25 +271,22 @@ def _missing_comma(s: _Scene) -> Finding | None:
     if not ends_value(s.before) or not starts_value(s.token):
         return None
     if s.before.kind == "NUMBER" and s.token.text.startswith("x"):
-        return f"expected `,` or `{_closing(s.opener)}`, found {s.found}", "", "a size is written without blanks: `3x3`"
-    return f"expected `,` before {s.found}", "", f"add `,` after {s.previous}"
-
-
-def _closing(opener: Token) -> str:
-    return {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}[opener.kind]
+        expected = f"expected `,` or `{_CLOSING[s.opener.kind]}`{s.found}"
+        return Finding(expected, "a size is written without blanks: `3x3`")
+    return Finding(f"expected `,` before `{s.token.text}`", f"add `,` after {s.previous}")
 
 
 def _two_values(s: _Scene) -> Finding | None:
     if s.before is None or not ends_value(s.before) or not starts_value(s.token) or not s.expected & _OPERATORS:
         return None
     if s.before.kind == "NUMBER" and s.token.text.startswith("x"):
-        return f"expected an operator before {s.found}", "", "a size is written without blanks: `3x3`"
+        return Finding(f"expected an operator before `{s.token.text}`", "a size is written without blanks: `3x3`")
     help_ = "layers are joined by `->`, statements start with a keyword or with `name =`"
-    return f"expected an operator or a new statement, found {s.found}", "", help_
+    return Finding(f"expected an operator or a new statement{s.found}", help_)
 
 
 def _anything(s: _Scene) -> Finding:
-    return f"expected {_listed(s.expected)}, found {s.found}", "", ""
+    return Finding(f"expected {_listed(s.expected)}{s.found}")
 
 
 def _listed(expected: frozenset[str]) -> str:

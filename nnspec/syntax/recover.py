@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from nnspec.diagnostics import Diagnostic
@@ -21,8 +22,8 @@ def find_errors(source: Source, tokens: Sequence[Token], lexical: Sequence[Diagn
     except TooDeep as error:
         return [*lexical, error.diagnostic]
     known = [*lexical, *brackets]
-    search = _Search(source, {label.span.start for diagnostic in known for label in diagnostic.labels})
-    for item in split_items(mended):
+    search = _Search(source, mended, known)
+    for item in split_items(source, mended):
         if len(known) + len(search.diagnostics) < MAX_DIAGNOSTICS:
             search.item(item)
     if not known and not search.diagnostics:
@@ -31,9 +32,10 @@ def find_errors(source: Source, tokens: Sequence[Token], lexical: Sequence[Diagn
 
 
 class _Search:
-    def __init__(self, source: Source, mended: set[int]) -> None:
+    def __init__(self, source: Source, tokens: Sequence[Token], known: Sequence[Diagnostic]) -> None:
         self.source = source
-        self.mended = sorted(mended)
+        self.starts = [token.start for token in tokens]
+        self.mended = sorted(label.span.start for diagnostic in known for label in diagnostic.labels)
         self.diagnostics: list[Diagnostic] = []
 
     def item(self, tokens: Sequence[Token]) -> None:
@@ -91,4 +93,8 @@ class _Search:
             self.diagnostics += found
 
     def _was_mended(self, tokens: Sequence[Token]) -> bool:
-        return any(tokens[0].start <= at <= tokens[-1].end for at in self.mended)
+        """Return whether something was mended between the piece's start and the next token after it."""
+        following = bisect_right(self.starts, tokens[-1].start)
+        end = self.starts[following] if following < len(self.starts) else len(self.source.text) + 1
+        first = bisect_left(self.mended, tokens[0].start)
+        return first < len(self.mended) and self.mended[first] < max(end, tokens[-1].end)

@@ -10,6 +10,7 @@ from nnspec.source import Source
 from nnspec.syntax.tokens import RESERVED, Token
 
 ITEMS = frozenset({"network", "block", "cell", "train", "import", "const"})
+_WITH_BODY = ("network", "block", "cell", "train")
 DECLARATIONS = frozenset({"const", "shared", "input", "output", "param", "state", "target", "metric", "next"})
 _OPEN = frozenset({"LPAR", "LSQB", "LBRACE"})
 _CLOSE = frozenset({"RPAR", "RSQB", "RBRACE"})
@@ -92,27 +93,31 @@ def outermost(tokens: Sequence[Token]) -> Iterator[int]:
             depth += 1
 
 
-def split_items(tokens: Sequence[Token]) -> list[Sequence[Token]]:
-    """Return the tokens of each item; what stands before the first is a piece of its own."""
+def split_items(source: Source, tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """Return the tokens of each item; what is no item is cut where a line begins at the margin."""
     cuts = [0]
     for at in outermost(tokens):
-        if at > cuts[-1] + (tokens[cuts[-1]].text in ITEMS) and _begins_item(tokens, at):
+        if at > cuts[-1] + (tokens[cuts[-1]].text in ITEMS) and _begins_item(source, tokens, at, cuts[-1]):
             cuts.append(at)
     return _pieces(tokens, cuts)
 
 
-def _begins_item(tokens: Sequence[Token], at: int) -> bool:
+def _begins_item(source: Source, tokens: Sequence[Token], at: int, current: int) -> bool:
+    token = tokens[at]
     if starts_item(tokens, at):
         return True
-    if tokens[at].text in ITEMS:
-        return tokens[at].text == "const" or tokens[at - 1].kind in ("RBRACE", "STRING")
-    shape = [token.kind for token in tokens[at : at + 3]]
-    return shape in (["NAME", "NAME", "LBRACE"], ["NAME", "NAME", "LPAR"]) and item_like(tokens[at].text)
+    if token.text in ITEMS and (token.text == "const" or tokens[at - 1].kind in ("RBRACE", "STRING")):
+        return True
+    if token.kind == "NAME" and source.position(token.start)[1] == 1:
+        complete = ends_value(tokens[at - 1]) and token.text not in _CONTINUES
+        return token.text in ITEMS or (complete and tokens[current].text not in _WITH_BODY)
+    shape = [following.kind for following in tokens[at : at + 3]]
+    return shape in (["NAME", "NAME", "LBRACE"], ["NAME", "NAME", "LPAR"]) and item_like(token.text)
 
 
 def item_like(word: str) -> bool:
     """Return whether a word is, or is a slip of, the keyword of an item with a body."""
-    return bool(get_close_matches(word, ("network", "block", "cell", "train"), n=1, cutoff=0.7))
+    return bool(get_close_matches(word, _WITH_BODY, n=1, cutoff=0.7))
 
 
 def split_statements(source: Source, tokens: Sequence[Token]) -> list[Sequence[Token]]:
