@@ -78,16 +78,15 @@ def load_data(
     """Load data and check them against the declared inputs.
 
     `sources` is an .npz file whose arrays are named after the inputs; or `NAME=FILE` texts, each file .npy, IDX or
-    .csv; or a mapping from names to arrays or files. For `predict` no targets are needed. Raises DataError with one
-    sentence for each thing wrong, naming the array, what is expected and what was found.
+    .csv; or a mapping from names to arrays or files. For `predict` only what the predict graph takes is needed. Raises
+    DataError with one sentence for each thing wrong, naming the array, what is expected and what was found.
     """
     manifest = program.manifest if isinstance(program, Program) else program
     found = _read_sources(sources)
     roles = ("input", "lengths") if purpose == "predict" else ("input", "target", "lengths")
     wanted = [one for one in manifest.inputs if one.role in roles]
     if purpose == "predict":
-        targets = {one.name for one in manifest.inputs if one.role == "target"}
-        wanted = [one for one in wanted if one.of not in targets]
+        wanted = _for_prediction(program, wanted)
     problems: list[str] = []
     columns: dict[str, Column] = {}
     surplus = [name for name in found if name not in {one.name for one in manifest.inputs}]
@@ -108,6 +107,16 @@ def load_data(
         raise DataError(*faults)
     notes = [f"the data hold {listing(surplus)}, which the program does not use"] if surplus else []
     return Dataset(columns, size, bounds, tuple(notes))
+
+
+def _for_prediction(program: Program | Manifest, inputs: list[Input]) -> list[Input]:
+    """Leave out what the predict graph does not take: lengths of targets, the decoder's input of teacher forcing."""
+    if isinstance(program, Program) and program.predict is not None:
+        declared = program.declared_inputs("predict")
+        return [one for one in inputs if one.name in declared]
+    manifest = program.manifest if isinstance(program, Program) else program
+    targets = {one.name for one in manifest.inputs if one.role == "target"}
+    return [one for one in inputs if one.of not in targets]
 
 
 def _read_sources(sources: Source | Iterable[str | PathLike[str]] | Mapping[str, Source]) -> dict[str, Read]:
@@ -249,28 +258,33 @@ def _disagreements(columns: Mapping[str, Column]) -> list[str]:
 
 
 def _bounds(columns: Mapping[str, Column], manifest: Manifest) -> tuple[dict[str, tuple[Array, ...]], list[str]]:
-    """Check the lengths and say which symbolic sizes they bound."""
+    """Check the lengths and say which symbolic sizes they bound. Several inputs may share their lengths."""
     bounds: dict[str, tuple[Array, ...]] = {}
     problems: list[str] = []
-    for one in manifest.inputs:
-        column = columns.get(one.name)
-        if one.role != "lengths" or column is None or one.of not in columns:
+    pairs = [
+        (one, sequence)
+        for one in manifest.inputs
+        for sequence in manifest.inputs
+        if one.role == "lengths" and (one.of == sequence.name or sequence.lengths == one.name)
+    ]
+    for one, sequence in pairs:
+        if one.name not in columns or sequence.name not in columns:
             continue
-        of = columns[one.of or ""]
-        lengths = np.asarray(column.data, np.int64)
+        of = columns[sequence.name]
+        lengths = np.asarray(columns[one.name].data, np.int64)
         if lengths.ndim != 1 or of.data.ndim < 2:
-            problems.append(f"'{one.name}' should give one length for each sample of a sequence '{one.of}'")
+            problems.append(f"'{one.name}' should give one length for each sample of a sequence '{sequence.name}'")
             continue
         longest = of.data.shape[1]
         for wrong in (lengths < 1, lengths > longest):
             if wrong.any():
                 sample = int(np.argmax(wrong))
                 problems.append(
-                    f"'{one.name}' should lie in 1 .. {longest}, the size of '{one.of}', "
+                    f"'{one.name}' should lie in 1 .. {longest}, the size of '{sequence.name}', "
                     f"but is {int(lengths[sample])} in sample {sample}"
                 )
-        symbol = of.input.shape[1]
-        if isinstance(symbol, str):
+        symbol = sequence.shape[1]
+        if isinstance(symbol, str) and not any(lengths is known for known in bounds.get(symbol, ())):
             bounds[symbol] = (*bounds.get(symbol, ()), lengths)
     return bounds, problems
 

@@ -214,6 +214,20 @@ class Program:
             raise ProgramError(f"the program of network '{self.manifest.network}' has no {name} graph")
         return model
 
+    def declared_inputs(self, which: Literal["step", "eval", "predict"]) -> set[str]:
+        """Return the names of the inputs that a graph declares, without opening a session."""
+        import onnx
+
+        model = self.graph(which)
+        try:
+            content = model if isinstance(model, bytes) else model.read_bytes()
+            proto = onnx.load_model_from_string(content)
+        except FileNotFoundError as error:
+            raise ProgramError(f"there is no {which} graph at {error.filename}") from None
+        except Exception as error:  # protobuf has its own exceptions, another in each implementation
+            raise ProgramError(f"the {which} graph is not an ONNX model: {first_line(error)}") from error
+        return {one.name for one in proto.graph.input}
+
     def initial_state(self) -> dict[str, Array]:
         """Return the state that training starts from, by name.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -16,6 +18,11 @@ from numpy.typing import NDArray
 from nnspec_runtime.errors import OutputError, RunError, WeightsError, first_line
 
 Array = NDArray[Any]
+
+_DTYPES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
+    "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
 
 
 def load_weights(path: str | PathLike[str]) -> dict[str, Array]:
@@ -54,17 +61,32 @@ def read_tensors(
 def write_tensors(
     path: str | PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors and string metadata to a safetensors file, atomically. Raises OutputError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    """Write tensors and string metadata to a safetensors file, atomically. Raises OutputError.
 
-    whole = {name: np.ascontiguousarray(array) if array.ndim else array for name, array in tensors.items()}
+    Written here and not by the safetensors package, whose own temporary files would lie about after a kill -9, and
+    which holds a second copy of every tensor.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
+    for name, array in tensors.items():
+        if array.dtype.name not in _DTYPES:
+            raise OutputError(f"cannot write {path}: '{name}' is {array.dtype}, which safetensors files do not hold")
+        header[name] = {
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
+        at += array.nbytes
+    head = json.dumps(header, ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)  # the data begin at a multiple of 8
 
     def write(temporary: Path) -> None:
-        try:
-            save_file(whole, str(temporary), metadata=dict(metadata or {}))
-        except SafetensorError as error:
-            raise OutputError(f"cannot write {path}: {first_line(error)}") from error
+        with open(temporary, "wb") as file:
+            file.write(struct.pack("<Q", len(head)))
+            file.write(head)
+            for array in tensors.values():
+                little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+                file.write(np.ascontiguousarray(little).data)
 
     write_atomically(path, write)
 

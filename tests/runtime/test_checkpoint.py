@@ -18,6 +18,7 @@ from nnspec_runtime.checkpoint import KEY, fit_weights, load_checkpoint
 from nnspec_runtime.errors import CheckpointError, OutputError, WeightsError
 from nnspec_runtime.progress import Silent
 from nnspec_runtime.weights import read_tensors, write_tensors
+from safetensors.numpy import load_file as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from tests.runtime import programs
@@ -331,10 +332,22 @@ def test_training_can_start_from_given_weights(finished):
 
 
 def test_weights_are_plain_safetensors(tmp_path):
-    weights = {"conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scale": np.array(2.0, np.float32)}
+    every = "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64"
+    weights = {name: np.arange(3).astype(name) for name in every.split()}
+    weights |= {
+        "conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "größe": np.array(2.0, np.float32),
+        "none": np.zeros((0, 3), np.float32),
+        "big": np.arange(3, dtype=">f4"),
+    }
     save_weights(tmp_path / "w.safetensors", weights)
-    read = load_weights(tmp_path / "w.safetensors")
-    same(read, {"conv1.weight": np.ascontiguousarray(weights["conv1.weight"]), "scale": weights["scale"]})
+    read = from_safetensors(tmp_path / "w.safetensors")  # the package's own reader checks every offset
+    for name, array in weights.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == array.dtype.newbyteorder("=")
+    same(load_weights(tmp_path / "w.safetensors"), read)
+    with pytest.raises(OutputError, match="'z' is complex128, which safetensors files do not hold"):
+        save_weights(tmp_path / "w.safetensors", {"z": np.zeros(2, complex)})
     (tmp_path / "theirs.safetensors").write_bytes(to_safetensors(read))
     same(load_weights(tmp_path / "theirs.safetensors"), read)
 

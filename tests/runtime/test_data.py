@@ -7,10 +7,10 @@ import struct
 
 import numpy as np
 import pytest
-from nnspec_runtime import Trainer, load_data
+from nnspec_runtime import Program, Trainer, load_data
 from nnspec_runtime import batches as batches_module
 from nnspec_runtime.batches import Batches, Loader, ThreadedLoader, open_loader
-from nnspec_runtime.errors import DataError
+from nnspec_runtime.errors import DataError, ProgramError
 from nnspec_runtime.program import parse_manifest
 
 from tests.runtime import programs
@@ -126,6 +126,24 @@ def test_predict_needs_no_targets():
     assert both.notes == ()
 
 
+def test_predict_needs_only_what_the_predict_graph_takes(tmp_path):
+    program = programs.mlp()
+    content = program.manifest.model_dump()
+    teacher = {"name": "teacher", "dtype": "int64", "shape": ["batch", "U"], "role": "input"}
+    content["inputs"] = [*content["inputs"], teacher]
+    x = programs.blobs(5)["x"]
+    for predict in (program.predict, tmp_path / "m.onnx"):
+        (tmp_path / "m.onnx").write_bytes(program.predict)
+        data = load_data(Program(content, predict=predict), {"x": x}, purpose="predict")
+        assert data.columns.keys() == {"x"}
+    with pytest.raises(DataError, match="the data lack 'teacher'"):
+        load_data(Program(content, predict=program.predict), programs.blobs(5))
+    with pytest.raises(ProgramError, match="the predict graph is not an ONNX model"):
+        load_data(Program(content, predict=b"nonsense"), {"x": x}, purpose="predict")
+    with pytest.raises(ProgramError, match=r"there is no predict graph at .*nothing\.onnx"):
+        load_data(Program(content, predict=tmp_path / "nothing.onnx"), {"x": x}, purpose="predict")
+
+
 def test_surplus_arrays_are_a_note():
     pixels, labels = images()
     data = load_data(IMAGES, {"image": pixels[:, None], "label": labels, "names": np.zeros(5), "x": np.zeros(2)})
@@ -211,6 +229,22 @@ def test_lengths_are_checked(lengths, sentence):
     with pytest.raises(DataError) as caught:
         load_data(SEQUENCES, sequence(**{"words.lengths": np.array(lengths)}))
     assert str(caught.value) == sentence
+
+
+def test_inputs_may_share_lengths():
+    content = SEQUENCES.model_dump()
+    content["inputs"][2]["lengths"] = "words.lengths"
+    content["inputs"][2]["shape"] = ["batch", "U"]
+    shared = parse_manifest(content)
+    arrays = sequence(tags=np.zeros((4, 9), int))
+    data = load_data(shared, arrays)
+    assert data.bounds.keys() == {"T", "U"}
+    batches = Batches(data, shared.inputs, 2)
+    assert [shape[1:2] for shape in batches.shapes(1)] == [(3,), (), (3,), ()]
+    with pytest.raises(
+        DataError, match=r"'words\.lengths' should lie in 1 \.\. 6, the size of 'tags', but is 7 in sample 0"
+    ):
+        load_data(shared, sequence(tags=np.zeros((4, 6), int)))
 
 
 def test_missing_lengths():

@@ -289,3 +289,25 @@ def test_graph_and_manifest_must_agree():
         TrainingSession(Program(program.manifest, step=b"no graph", state=program.state))
     with pytest.raises(ProgramError, match="has no step graph"):
         TrainingSession(Program(program.manifest))
+
+
+def test_a_schedule_is_told_how_long_training_lasts():
+    program = programs.mlp(batch=4, epochs=3)
+    content = program.manifest.model_dump()
+    for name in ("steps_per_epoch", "epochs"):
+        content["state"] = [*content["state"], programs.state(name, [], "constant", "int64", fixed=True)]
+    start = {**program.state, "steps_per_epoch": np.array(0), "epochs": np.array(0)}
+    told = Program(content, step=program.step, state=start)
+    trainer = Trainer(told, load_data(told, programs.blobs(14)), epochs=7)
+    state = trainer.session.state()
+    assert (state["steps_per_epoch"], state["epochs"]) == (4, 7)
+
+
+def test_only_a_change_by_more_than_min_delta_is_an_improvement():
+    data = programs.blobs(80)
+    stop = {"patience": 2, "metric": "loss", "min_delta": 10.0}
+    program = programs.mlp(batch=8, epochs=50, stop=stop)
+    result = Trainer(program, load_data(program, data)).fit()
+    losses = [record["train"]["loss"] for record in result.history]
+    assert losses[2] < losses[0]
+    assert (result.best_epoch, len(losses), result.stopped_early) == (1, 3, True)
