@@ -43,7 +43,7 @@ def save(program: Program, prefix: str | Path) -> Path:
     for kind, name in files.items():
         ir.save(getattr(program, kind), prefix.with_name(name))
     files["state"] = f"{stem}.state.safetensors"
-    save_file({name: np.ascontiguousarray(a) for name, a in program.state.items()}, prefix.with_name(files["state"]))
+    save_file({name: np.asarray(a, order="C") for name, a in program.state.items()}, prefix.with_name(files["state"]))
     path = prefix.with_name(f"{stem}.json")
     path.write_text(json.dumps({**program.manifest, "files": files}, indent=2) + "\n", encoding="utf-8")
     return path
