@@ -105,12 +105,12 @@ class Trainer:
         )  # fmt: skip
         self.resumed = False
         self.out = Path(out) if out is not None else None
+        if weights is not None:
+            self.session.load(fit_weights(program, weights))
         if self.out is not None:
-            self._open_folder(self.out, resume)
+            self._open_folder(self.out, resume)  # where there is a checkpoint to resume, it wins over `weights`
         elif resume:
             raise CheckpointError("there is nothing to resume without an output folder")
-        if weights is not None and not self.resumed:
-            self.session.load(fit_weights(program, weights))
         self.session.load(self._durations())
 
     def ask_to_stop(self) -> None:

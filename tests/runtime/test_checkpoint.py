@@ -326,8 +326,14 @@ def test_weights_must_fit_the_program():
 def test_training_can_start_from_given_weights(finished):
     program, data, folder = finished
     trained = load_weights(folder / "weights.safetensors")
-    trainer = Trainer(program, data, weights=trained)
-    same(trainer._weights(), trained)
+    trainer = Trainer(program, data, weights=trained, out=folder / "fine")
+    first, _ = load_checkpoint(folder / "fine/checkpoint.safetensors", program)
+    same({name: first[name] for name in trained}, trained)
+    short = Trainer(program, data, weights=trained).fit()
+    same(trainer.fit().weights, short.weights)
+    # A checkpoint wins over the weights that training started from.
+    resumed = Trainer(program, data, weights=trained, out=folder / "fine", resume=True).fit()
+    same(resumed.weights, short.weights)
     same(fit_weights(program, load_weights(folder / "checkpoint.safetensors")), trained)
 
 
