@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnspec.diagnostics import Diagnostic, NnspecError, SpecError
-from nnspec.elaborate import DEFAULT_LIMIT, Compiled, elaborate, elaborate_recipe, load_module
+from nnspec.elaborate import DEFAULT_LIMIT, Compiled, check_module, elaborate, elaborate_recipe, load_module
 from nnspec.source import Source
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ def check_file(
 
     A setting goes to the networks that have a parameter of its name. Raises NnspecError where the file cannot be read.
     """
-    from nnspec.elaborate.check import check_module
-
     source = path if isinstance(path, Source) else read_source(path)
     try:
         module = load_module(source)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,13 +112,12 @@ def describe(recipe: Recipe, states: list[State]) -> dict[str, Any]:
     """Return the manifest of a recipe's program, without the names of its files."""
     network = recipe.network
     loss, *metrics = (figure for figure, _ in figures(recipe))
-    types = network.types()
     return {
         "format": FORMAT,
         "version": VERSION,
         "network": network.name,
         "train": recipe.name,
-        "inputs": _inputs(recipe),
+        "inputs": inputs_of(network, recipe.targets),
         "state": [
             {
                 "name": s.name,
@@ -131,9 +131,7 @@ def describe(recipe: Recipe, states: list[State]) -> dict[str, Any]:
         ],
         "loss": _figure(loss),
         "metrics": [_figure(metric) for metric in metrics],
-        "outputs": [
-            {"name": o.name, "dtype": types[o.value].dtype, "shape": _shape(types[o.value])} for o in network.outputs
-        ],
+        "outputs": outputs_of(network),
         "settings": {
             "batch": recipe.batch,
             "epochs": recipe.epochs,
@@ -156,13 +154,19 @@ def _shape(type_: TensorType) -> list[int | str]:
     return [BATCH, *dims] if type_.batch else dims
 
 
-def _inputs(recipe: Recipe) -> list[dict[str, Any]]:
-    network = recipe.network
+def outputs_of(network: Network) -> list[dict[str, Any]]:
+    """Return what a manifest says of the outputs of a network."""
+    types = network.types()
+    return [{"name": o.name, "dtype": types[o.value].dtype, "shape": _shape(types[o.value])} for o in network.outputs]
+
+
+def inputs_of(network: Network, targets: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return what a manifest says of the data of a network."""
     limits = value_limits(network)
     of = {i.lengths: i.name for i in reversed(network.inputs) if i.lengths is not None}
     described = []
     for i in network.inputs:
-        role = "lengths" if i.name in of else "target" if i.name in recipe.targets else "input"
+        role = "lengths" if i.name in of else "target" if i.name in targets else "input"
         entry = {"name": i.name, "dtype": i.type.dtype, "shape": _shape(i.type), "role": role, "lengths": i.lengths}
         if role == "lengths":
             entry["of"] = of[i.name]

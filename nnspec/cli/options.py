@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+network = click.option("--network", metavar="NAME", help="The network, where the file declares several.")
+block = click.option("--block", metavar="NAME", help="The train block, where the file has several.")
+limit = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Allow networks of up to N layers (default 100,000)."
+)
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; auto is CUDA where it is there.",
+)
+
+
+def settings(command: Command) -> Command:
+    """Add `--set NAME=VALUE`, which gives `settings`: the parsed values by name."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=lambda ctx, parameter, texts: _parse(texts),
+        help="Set a parameter of the network: a number, list, size or word, as in a spec.",
+    )(command)
+
+
+def _parse(texts: tuple[str, ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier() or not value.strip():
+            raise click.BadParameter(f"'{text}' is not NAME=VALUE", param_hint="'--set'")
+        if name in values:
+            raise click.BadParameter(f"'{name}' is set twice", param_hint="'--set'")
+        from nnspec.elaborate import parse_setting
+
+        values[name] = parse_setting(value)
+    return values
+
+
+def sizes(limit: int | None) -> dict[str, int]:
+    """Return the size limit as a keyword argument; nothing for the default."""
+    return {} if limit is None else {"limit": limit}
