@@ -185,8 +185,11 @@ def _render_one(d: Diagnostic, color: bool) -> str:
             lines.append(f"{' ' * width} {bar} {' ' * indent}{under}{note}")
     if d.help or chain:
         lines.append(f"{' ' * width} {bar}")
-    for label, (line, column) in chain:
-        lines.append(f"{' ' * width} = in {label.text}, called at {label.span.source.path}:{line}:{column}")
+    for i, (label, (line, column)) in enumerate(chain):
+        if len(chain) > 8 and i == 4:
+            lines.append(f"{' ' * width} = ... {len(chain) - 7} more calls")
+        if len(chain) <= 8 or not 4 <= i < len(chain) - 3:
+            lines.append(f"{' ' * width} = in {label.text}, called at {label.span.source.path}:{line}:{column}")
     if d.help:
         lines.append(f"{' ' * width} = help: {d.help}")
     return "\n".join(lines)

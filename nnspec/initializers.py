@@ -141,7 +141,7 @@ class Stacked(Initializer):
     """
 
     kind: Literal["stacked"] = "stacked"
-    parts: tuple[AnyInitializer, ...]
+    parts: Annotated[tuple[AnyInitializer, ...], Field(min_length=1)]
 
     def sample(self, shape: tuple[int, ...], fan: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
         import numpy as np

@@ -62,11 +62,14 @@ def parse_setting(text: str) -> Any:
     from nnspec.syntax.parse import parse
 
     source = Source("--set", f"const value = {text}")
-    item = parse(source).items[0]
-    assert isinstance(item, tree.Const)
+    item, *more = parse(source).items
+    if more or not isinstance(item, tree.Const):
+        span = more[0].span if more else item.span
+        raise SpecError([Diagnostic(Code.SYNTAX, "a parameter takes one value", (Label(span),))])
     report = Report()
     body = Body(report, Builder(report), Environment(), Scope(), Library())
-    value = body.guard(lambda: body.evaluate(item.value))
+    with _deep(), report.until_abort():
+        value = body.guard(body.evaluate, item.value)
     if report.failed:
         raise SpecError(report.diagnostics)
     return value
@@ -130,9 +133,10 @@ def elaborate_recipe(
         if not report.failed:
             base = _finish(body, declaration)
             if not report.failed:
-                recipe = run_train(body, base, block, declaration)
-                if recipe is not None and not report.failed:
-                    return recipe, tuple(report.diagnostics)
+                with report.until_abort():
+                    recipe = run_train(body, base, block, declaration)
+                    if recipe is not None and not report.failed:
+                        return recipe, tuple(report.diagnostics)
     raise SpecError(report.diagnostics)
 
 
@@ -197,11 +201,12 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
             )
     if report.failed:
         return body
-    body.bind_parameters(declaration.parameters, settings)
-    body.run(declaration.body)
-    if not report.failed:
+    body.kind = "network"
+    with report.until_abort():
+        body.bind_parameters(declaration.parameters, settings)
+        body.run(declaration.body)
         body.warn_unused()
-    if not body.output_spans:
+    if not body.output_spans and not any(d.code is Code.TOO_LARGE for d in report.diagnostics):
         span = declaration.name.span
         report.add(
             Diagnostic(
@@ -216,10 +221,6 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
             Diagnostic(
                 Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no input", (Label(declaration.name.span),)
             )
-        )
-    if body.returned is not None:
-        report.add(
-            Diagnostic(Code.MISPLACED, "`return` belongs into a block", (Label(declaration.name.span),), "use `output`")
         )
     return body
 

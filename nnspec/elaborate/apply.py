@@ -58,6 +58,7 @@ class Applier:
 
     def apply(self, template: Any, inputs: Sequence[Tensor], span: Span, name: str | None = None) -> Any:
         """Apply a template to tensors; `name` replaces the number that its kind would get."""
+        self.builder.tick(span)
         match template:
             case LayerTemplate():
                 return self.builder.node(

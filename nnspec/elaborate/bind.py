@@ -12,10 +12,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from nnspec.diagnostics import Code, Diagnostic, Label, nearest
+from nnspec.elaborate.numbers import MAX_LIST
 from nnspec.elaborate.report import Poisoned, Report
 from nnspec.elaborate.values import InitializerFactory, Sizes, Tensor, TupleValue, Word, describe, is_number
 from nnspec.initializers import Constant, Initializer, Values
 from nnspec.source import Span
+
+MAX_INT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Field:
     required: bool
     default: str = ""
     model_field: Any = None
+    by_name: bool = False
+    """Whether it is given by its name only."""
 
 
 @cache
@@ -77,9 +82,11 @@ def show_default(value: Any) -> str:
 
 def allowed(fields: Sequence[Field]) -> str:
     """Return the arguments that a call takes, with their defaults."""
-    if not fields:
-        return "it takes no arguments"
-    return "arguments: " + ", ".join(f.name if f.required else f"{f.name} = {f.default}" for f in fields)
+    data = ", ".join(f.name for f in fields if f.by_name and not f.default)
+    rest = [f for f in fields if f.default or not f.by_name]
+    head = "arguments: " if rest else "it takes no arguments"
+    shown = ", ".join(f.name if f.required else f"{f.name} = {f.default}" for f in rest)
+    return head + shown + (f"; data: {data}" if data else "")
 
 
 def match(
@@ -89,13 +96,15 @@ def match(
     values: dict[str, Any] = {}
     spans: dict[str, Span] = {}
     known = {f.name for f in fields}
+    places = [f.name for f in fields if not f.by_name]
     failed = False
     position = 0
     for argument in arguments:
         if argument.name is None:
-            if position >= len(fields):
-                count = len(fields)
+            if position >= len(places):
+                count = len(places)
                 takes = "no arguments" if not count else f"at most {count} argument{'s' if count > 1 else ''}"
+                takes += " without a name" if count < len(fields) else ""
                 report.add(
                     report.fail(
                         Code.SURPLUS_ARGUMENT, f"`{what}` takes {takes}", argument.span, "one too many", allowed(fields)
@@ -103,7 +112,7 @@ def match(
                 )
                 failed = True
                 continue
-            name = fields[position].name
+            name = places[position]
             position += 1
         else:
             name = argument.name
@@ -155,9 +164,20 @@ def construct(
     failed = False
     plain: dict[str, Any] = {}
     for name, value in values.items():
+        if _widest(value) > MAX_INT:
+            report.add(
+                report.fail(
+                    Code.OUT_OF_RANGE,
+                    f"`{name}` of `{what}` has a number beyond 64 bits",
+                    spans[name],
+                    f"at most {MAX_INT}",
+                ).diagnostic
+            )
+            failed = True
+            continue
         try:
             plain[name] = _plain(value, infos[name].annotation)
-        except _Unfit:
+        except Unfit:
             wanted = _wanted(infos[name].annotation)
             report.add(
                 report.fail(
@@ -175,17 +195,24 @@ def construct(
         raise Poisoned from None
 
 
-class _Unfit(Exception):
-    pass
+class Unfit(Exception):
+    """A value that no field of the wanted kind can hold."""
+
+
+def _widest(value: Any) -> int:
+    """Return the largest magnitude among a value's whole numbers; ONNX holds 64 bits."""
+    if isinstance(value, list | Sizes):
+        return max(map(_widest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 def _plain(value: Any, annotation: Any) -> Any:
-    """Return a value as Pydantic should see it; raise _Unfit for what no field can hold."""
+    """Return a value as Pydantic should see it; raise Unfit for what no field can hold."""
     kinds = _kinds(annotation)
     match value:
         case InitializerFactory():
             if any(f.required for f in fields_of(value.initializer)):
-                raise _Unfit
+                raise Unfit
             value = value.initializer()
     if "initializer" in kinds:
         if isinstance(value, Initializer):
@@ -198,11 +225,11 @@ def _plain(value: Any, annotation: Any) -> Any:
             )
         if is_number(value) and isinstance(value, int | float):
             return Constant(value=value)
-        raise _Unfit
+        raise Unfit
     match value:
         case bool():
             if "bool" not in kinds:
-                raise _Unfit
+                raise Unfit
             return value
         case Word() if "str" in kinds:
             return value.text
@@ -210,7 +237,7 @@ def _plain(value: Any, annotation: Any) -> Any:
             if not any(isinstance(k, tuple) and value.text in k for k in kinds):
                 if any(isinstance(k, tuple) for k in kinds):
                     return value.text
-                raise _Unfit
+                raise Unfit
             return value.text
         case Sizes():
             return tuple(value)
@@ -218,27 +245,29 @@ def _plain(value: Any, annotation: Any) -> Any:
             return tuple(_plain(v, annotation) for v in value)
         case str():
             if "str" not in kinds:
-                raise _Unfit
+                raise Unfit
             return value
         case Tensor() | TupleValue():
-            raise _Unfit
+            raise Unfit
     if is_number(value) or isinstance(value, BaseModel) or value is None:
         return value
-    raise _Unfit
+    raise Unfit
 
 
 def values_of(value: list[Any]) -> Values:
-    """Return nested lists of numbers as an initialiser; raise _Unfit where they are ragged or not numbers."""
+    """Return nested lists of numbers as an initialiser; raise Unfit where they are ragged or not numbers."""
     flat: list[float] = []
 
     def walk(item: Any) -> tuple[int, ...]:
+        if len(flat) > MAX_LIST:
+            raise Unfit
         if isinstance(item, list):
             shapes = {walk(i) for i in item}
             if len(shapes) != 1:
-                raise _Unfit
+                raise Unfit
             return (len(item), *shapes.pop())
         if isinstance(item, bool) or not isinstance(item, int | float):
-            raise _Unfit
+            raise Unfit
         flat.append(float(item))
         return ()
 
@@ -317,6 +346,13 @@ def _translate(
     for name, items in by_field.items():
         where = spans.get(name, span)
         bounds = [i for i in items if i["type"] in _BOUNDS]
+        if any(i["type"] == "too_short" for i in items) and values.get(name) == []:
+            found.append(
+                report.fail(
+                    Code.OUT_OF_RANGE, f"`{name}` of `{what}` must not be empty", where, "expected at least one"
+                ).diagnostic
+            )
+            continue
         if not name or any(i["type"] == "value_error" for i in items):
             message = next(i for i in items if i["type"] == "value_error" or not name)["msg"].removeprefix(
                 "Value error, "

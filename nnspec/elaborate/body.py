@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from nnspec.diagnostics import Code, Label
+from nnspec.diagnostics import Code, Diagnostic, Label, Severity
 from nnspec.dims import Symbolic
 from nnspec.elaborate.apply import is_cell
 from nnspec.elaborate.builder import Builder, Scope
@@ -41,6 +41,7 @@ class Body(Evaluator):
 
     def __init__(self, report: Report, builder: Builder, environment: Environment, scope: Scope, library: Any) -> None:
         super().__init__(report, builder, environment, scope, library)
+        self.kind = "block"
         self.outputs: list[Output] = []
         self.output_spans: dict[str, Span] = {}
         self.returned: Any = None
@@ -53,7 +54,9 @@ class Body(Evaluator):
         for statement in statements:
             if self.returned is not None and not isinstance(statement, tree.Return):
                 self.report.warn(Code.UNUSED, "nothing after `return` is reached", statement.span)
+                self.touch(*statements)
                 break
+            self.builder.tick(statement.span)
             self._statement(statement)
 
     def _statement(self, s: tree.Statement) -> None:
@@ -63,10 +66,16 @@ class Body(Evaluator):
                 self._assign(s.targets, value, s.value.span)
             case tree.Shared():
                 self._shared_statement(s)
+            case tree.Input() | tree.Output() if self.kind != "network":
+                what = "input" if isinstance(s, tree.Input) else "output"
+                help = "data comes into it behind `on`" if what == "input" else "it gives its result with `return`"
+                self._misplaced(s.span, f"`{what}` belongs into a network, and this is a {self.kind}", help)
             case tree.Input():
                 self._input(s)
             case tree.Output():
                 self._output(s)
+            case tree.Return() if self.kind == "network":
+                self._misplaced(s.span, "`return` belongs into a block", "a network gives its results with `output`")
             case tree.Param():
                 self._param(s)
             case tree.Return():
@@ -163,11 +172,14 @@ class Body(Evaluator):
         items = self.guard(self._iterable, s.iterable)
         if isinstance(items, Poison):
             # The body's own mistakes are found when the list is mended: what it binds is unknown until then.
+            self.touch(*s.body)
             for inner in s.body:
                 if isinstance(inner, tree.Assign):
                     for target in inner.targets:
                         self.environment.bind(target.name, POISON, target.span)
             return
+        if not items:
+            self.touch(*s.body)
         self.loops += 1
         before = len(self.report.diagnostics)
         for i, item in enumerate(items):
@@ -304,9 +316,7 @@ class Body(Evaluator):
         if not isinstance(value, Poison):
             self.outputs.append(Output(name=name, value=value.ref))
         if s.value is not None:
-            known = self.environment.bindings.get(name)
-            if known is None:
-                self.environment.bind(name, value, s.name.span)
+            self.bind(s.name, value, "")
 
     def _param(self, s: tree.Param) -> None:
         self.bind(s.name, self.guard(self.declare_param, s.name, s.shape, s.init), "param")
@@ -344,6 +354,7 @@ class Body(Evaluator):
             from nnspec.elaborate.cells import apply_cell
 
             return apply_cell(self, template, inputs, span, name)
+        self.data_of(template, inputs, template.factory.declaration.data, span)
         with self.entered(template, span):
             scope = self.scope.child(name or self.scope.fresh(template.factory.name))
             body = self.enter(template, inputs, span, self.builder, scope)
@@ -403,7 +414,8 @@ class Body(Evaluator):
         declaration = template.factory.declaration
         data = self.data_of(template, inputs, declaration.data, span)
         environment = Environment(template.factory.environment)
-        body = type(self)(self.report, builder, environment, scope, self.library)
+        made = Body if self.kind == "cell" else type(self)
+        body = made(self.report, builder, environment, scope, self.library)
         body.bind_parameters(declaration.parameters, template.parameters)
         for ident in declaration.data:
             environment.bind(ident.name, data[ident.name], ident.span, "data")
@@ -433,12 +445,16 @@ class Body(Evaluator):
 
     def warn_unused(self) -> None:
         """Warn of names that were bound and never used; a leading underscore says that this is meant."""
+        if self.report.failed:
+            return
         for name, binding in self.environment.bindings.items():
             if binding.what and not binding.used and binding.span is not None and not name.startswith("_"):
                 if isinstance(binding.value, Poison):
                     continue
-                help = f"remove it, or call it `_{name}`" if binding.what != "param" else "use it, or remove it"
-                self.report.warn(Code.UNUSED, f"the {binding.what} `{name}` is never used", binding.span, help=help)
+                named = binding.what in ("input", "param")
+                help = "use it, or remove it" if named else f"remove it, or call it `_{name}`"
+                message = f"the {binding.what} `{name}` is never used"
+                self.report.add(Diagnostic(Code.UNUSED, message, (Label(binding.span),), help, Severity.WARNING))
 
 
 class _Entered:
@@ -453,17 +469,24 @@ class _Entered:
         declaration = self.template.factory.declaration
         kind = "cell" if is_cell(self.template) else "block"
         text = f"{kind} `{declaration.name.name}`"
-        depth = sum(1 for label in self.report.chain if label.text == text)
-        if depth >= MAX_DEPTH or len(self.report.chain) >= 4 * MAX_DEPTH:
+        chain = self.report.chain
+        if text in self.report.broken:
+            raise Poisoned
+        turns = [i for i, label in enumerate(chain) if label.text == text]
+        if len(turns) >= MAX_DEPTH:
+            # One turn of the circle says it all. Its blocks are not entered again: that could be tried 2^64 times.
+            self.report.broken.update(label.text for label in chain[turns[0] :])
+            del chain[turns[1] :]
             raise self.report.fail(
                 Code.CYCLE,
-                f"the {text} uses itself without end"
-                if depth >= MAX_DEPTH
-                else f"blocks are nested more than {4 * MAX_DEPTH} deep",
+                f"the {text} uses itself without end",
                 self.span,
                 help="a block may use itself only if an `if` ends it",
             )
-        self.report.chain.append(Label(self.span, text))
+        if len(chain) >= 4 * MAX_DEPTH:
+            raise self.report.abort(Code.CYCLE, f"blocks are nested more than {4 * MAX_DEPTH} deep", self.span)
+        self.depth = len(chain)
+        chain.append(Label(self.span, text))
 
     def __exit__(self, *_: object) -> None:
-        self.report.chain.pop()
+        del self.report.chain[self.depth :]

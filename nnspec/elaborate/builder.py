@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nnspec.diagnostics import Code, Label
-from nnspec.dims import Dim, Symbolic
+from nnspec.dims import Dim, Symbolic, product
 from nnspec.elaborate.report import Report
 from nnspec.elaborate.values import Tensor, TupleValue
+from nnspec.initializers import AnyInitializer
 from nnspec.ir import Input, Layer, Node, ShapeError, TensorType, Weight, WeightSpec
 from nnspec.source import Span
 
 DEFAULT_LIMIT = 100_000
 """How many layers a network may have unless the limit is raised."""
+
+WORK_PER_LAYER = 10
+"""Statements run and templates applied that are allowed for each layer of the limit."""
 
 WEIGHTS_PER_LAYER = 10**7
 """Weights allowed for each layer of the limit: 10^12 by default."""
@@ -61,6 +65,17 @@ class Builder:
         self.frozen = False
         self.size = 0
 
+    def tick(self, span: Span) -> None:
+        """Count a piece of work, so that what would take forever is an error instead."""
+        self.report.work += 1
+        if self.report.work > WORK_PER_LAYER * self.limit:
+            raise self.report.abort(
+                Code.TOO_LARGE,
+                f"more than {WORK_PER_LAYER * self.limit:,} statements and layers are run to build this",
+                span,
+                help="a loop or repetition is probably larger than meant; `--limit N` raises the limit",
+            )
+
     def node(
         self,
         layer: Layer,
@@ -77,7 +92,7 @@ class Builder:
         `suffix` tells a later use of shared weights from the first in the node's name.
         """
         if len(self.nodes) >= self.limit:
-            raise self.report.fail(
+            raise self.report.abort(
                 Code.TOO_LARGE,
                 f"the network has more than {self.limit:,} layers",
                 span,
@@ -91,6 +106,7 @@ class Builder:
         except ShapeError as error:
             raise self._shape_failure(error, layer, inputs, span, arguments or {}) from None
         outputs = inferred if isinstance(inferred, tuple) else (inferred,)
+        self._check_size(layer, outputs, specs.values(), span, arguments or {})
         local = name or scope.fresh(layer.keyword)
         path = scope.node_path + local + suffix
         weights = {
@@ -113,7 +129,9 @@ class Builder:
         self.nodes.append(node)
         self.spans[path] = span
         results = tuple(Tensor(node.output(i), t, span) for i, t in enumerate(outputs))
-        return TupleValue(results) if isinstance(inferred, tuple) else results[0]
+        # What a loss gives besides its value, the number of steps that count, is for the average of an epoch alone.
+        several = isinstance(inferred, tuple) and layer.where == "network"
+        return TupleValue(results) if several else results[0]
 
     def _check_arity(self, layer: Layer, types: tuple[TensorType, ...]) -> None:
         wanted = layer.arity
@@ -133,13 +151,37 @@ class Builder:
         self, error: ShapeError, layer: Layer, inputs: Sequence[Tensor], span: Span, arguments: Mapping[str, Span]
     ) -> Exception:
         where = arguments.get(error.field or "", span)
-        others = []
-        at = range(len(inputs)) if error.input is None else [error.input]
-        for i in at:
-            if i < len(inputs) and inputs[i].span is not span:
-                others.append(Label(inputs[i].span, f"gives {inputs[i].type}"))
+        others: dict[tuple[str, int, int], Label] = {}
+        for i, tensor in enumerate(inputs):
+            at = tensor.span
+            if error.input in (None, i) and at is not span:
+                others.setdefault((at.source.path, at.start, at.end), Label(at, f"gives {tensor.type}"))
         label = error.label if error.input is None else ""
-        return self.report.fail(Code.SHAPE_MISMATCH, error.message, where, label, error.help, others[:3])
+        return self.report.fail(
+            Code.SHAPE_MISMATCH, error.message, where, label, error.help, list(others.values())[:3]
+        )
+
+    def _check_size(
+        self,
+        layer: Layer,
+        outputs: Sequence[TensorType],
+        specs: Iterable[WeightSpec],
+        span: Span,
+        arguments: Mapping[str, Span],
+    ) -> None:
+        """Report a tensor or weight with more elements than anybody means, before anything counts on it."""
+        most = self.limit * WEIGHTS_PER_LAYER
+        sizes = [("result", t.size) for t in outputs] + [("weight", product(s.shape)) for s in specs]
+        what, size = max(((w, s) for w, s in sizes if isinstance(s, int)), key=lambda p: p[1], default=("", 0))
+        if size > most:
+            numbers = {f: v for f in arguments if isinstance(v := getattr(layer, f, None), int)}
+            widest = max(numbers, key=lambda f: numbers[f], default="")
+            raise self.report.fail(
+                Code.TOO_LARGE,
+                f"a {what} of `{layer.keyword}` has {size:,} elements, more than {most:,}",
+                arguments.get(widest, span),
+                help="a size is probably larger than meant; `--limit N` raises the limit",
+            )
 
     def _weight(self, name: str, spec: WeightSpec, scope: Scope, span: Span) -> str:
         known = self.weights.get(name)
@@ -162,11 +204,11 @@ class Builder:
         )
         self.size += weight.size
         if self.size > self.limit * WEIGHTS_PER_LAYER:
-            raise self.report.fail(
+            raise self.report.abort(
                 Code.TOO_LARGE,
-                f"the network has more than {self.limit * WEIGHTS_PER_LAYER:,} weights, `{name}` {weight.size:,}",
+                f"the network has more than {self.limit * WEIGHTS_PER_LAYER:,} weights",
                 span,
-                help="a size is probably larger than meant; `--limit N` raises the limit",
+                help="a size or repetition is probably larger than meant; `--limit N` raises the limit",
             )
         self._check_init(weight, span)
         self.weights[name] = weight
@@ -174,23 +216,24 @@ class Builder:
 
     def _check_init(self, weight: Weight, span: Span) -> None:
         """Report an initialiser that cannot make a weight of this shape, before anything is sampled."""
-        init = weight.init
-        problem = ""
-        if init.kind in ("orthogonal", "identity") and len(weight.shape) < 2:
-            problem = (
-                f"`{init.kind}` needs a weight of at least two axes, and `{weight.name}` has shape {list(weight.shape)}"
-            )
-        elif init.kind == "values" and init.shape != weight.shape:
-            problem = (
-                f"the values have shape {list(init.shape)}, and the weight `{weight.name}` has {list(weight.shape)}"
-            )
-        elif init.kind == "stacked" and (not weight.shape or weight.shape[0] % len(init.parts)):
-            problem = (
-                f"{len(init.parts)} stacked parts do not divide the first axis of `{weight.name}`, {list(weight.shape)}"
-            )
+        problem = _unfit(weight.init, weight.shape, weight.name)
         if problem:
             raise self.report.fail(Code.SHAPE_MISMATCH, problem, span)
 
     def symbol(self, name: str) -> Dim:
         """Return the symbolic size of a name, declaring it."""
         return self.symbols.setdefault(name, Symbolic.symbol(name))
+
+
+def _unfit(init: AnyInitializer, shape: tuple[int, ...], name: str) -> str:
+    """Return why an initialiser cannot make a weight, or nothing."""
+    if init.kind in ("orthogonal", "identity") and len(shape) < 2:
+        return f"`{init.kind}` needs a weight of at least two axes, and `{name}` has shape {list(shape)}"
+    if init.kind == "values" and init.shape != shape:
+        return f"the values have shape {list(init.shape)}, and the weight `{name}` has {list(shape)}"
+    if init.kind == "stacked":
+        if not shape or shape[0] % len(init.parts):
+            return f"{len(init.parts)} stacked parts do not divide the first axis of `{name}`, {list(shape)}"
+        part = (shape[0] // len(init.parts), *shape[1:])
+        return next((p for i in init.parts if (p := _unfit(i, part, f"a part of {name}"))), "")
+    return ""

@@ -11,7 +11,16 @@ from nnspec.elaborate.body import Body
 from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.report import Poisoned
-from nnspec.elaborate.values import Bidirectional, BlockTemplate, Poison, Tensor, TupleValue, describe, is_number
+from nnspec.elaborate.values import (
+    Bidirectional,
+    BlockTemplate,
+    LayerTemplate,
+    Poison,
+    Tensor,
+    TupleValue,
+    describe,
+    is_number,
+)
 from nnspec.initializers import Constant, Initializer
 from nnspec.ir import Input, Network, Output, TensorType
 from nnspec.layers.recurrent import Recurrence, State
@@ -25,6 +34,7 @@ class CellBody(Body):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.kind = "cell"
         self.next_states: dict[str, Any] = {}
         self.next_spans: dict[str, Span] = {}
         self.states: dict[str, tuple[TensorType, Initializer | None, str | None, Span]] = {}
@@ -323,7 +333,7 @@ def _standard(cell: tree.Cell, template: BlockTemplate) -> str | None:
 def apply_bidirectional(
     outer: Body, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None
 ) -> Any:
-    """Run a cell both ways; join results and final states on the feature axis."""
+    """Run a cell both ways; join each result and final state."""
     cell = template.cell
     if not isinstance(cell, BlockTemplate) or not is_cell(cell):
         raise outer.report.fail(
@@ -342,11 +352,8 @@ def apply_bidirectional(
             cell.factory, cell.parameters, cell.data, {**cell.options, "reverse": True}, cell.arguments, cell.span
         )
         backward = apply_cell(outer, turned, inputs, span, "backward")
-        concat = Concat(axis=-1)
+        join = template.join or LayerTemplate(Concat(axis=-1), {}, span)
         states = sum(isinstance(s, tree.State) for s in cell.factory.declaration.body)
-        joined = [
-            outer.builder.node(concat, [a, b], outer.scope, span)
-            for a, b in zip(forward.items, backward.items, strict=True)
-        ]
+        joined = [outer.apply(join, [a, b], span) for a, b in zip(forward.items, backward.items, strict=True)]
         outer.builder.quiet.update(t.ref for t in joined[len(joined) - states :] if isinstance(t, Tensor))
     return TupleValue(tuple(joined), results=True)

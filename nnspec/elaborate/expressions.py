@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields as parts_of
 from functools import lru_cache
 from typing import Any
 
-from nnspec.diagnostics import Code, suggest
+from nnspec.diagnostics import Code, nearest, suggest
 from nnspec.dims import Symbolic
 from nnspec.elaborate.apply import Applier
-from nnspec.elaborate.bind import Argument, construct, fields_of, match, values_of, words
+from nnspec.elaborate.bind import Argument, Unfit, construct, fields_of, match, values_of, words
 from nnspec.elaborate.bind import Field as CallField
 from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
@@ -38,6 +38,7 @@ from nnspec.elaborate.values import (
     describe,
     is_number,
     is_template,
+    layers_in,
 )
 from nnspec.initializers import NAMED, Initializer
 from nnspec.ir import Layer, registry
@@ -63,8 +64,8 @@ _LAYER_OF = {
 }
 
 CELL_OPTIONS = (
-    CallField("reverse", False, "false"),
-    CallField("initial", False, "zeros"),
+    CallField("reverse", False, "false", by_name=True),
+    CallField("initial", False, "zeros", by_name=True),
 )
 """What a cell takes besides its own hyperparameters and data."""
 
@@ -114,7 +115,7 @@ class Evaluator(Applier):
                 if (binding := self.environment.find(part.name)) is not None:
                     binding.used = True
             elif isinstance(part, tree.Tree):
-                todo.extend(getattr(part, f.name) for f in fields(part))
+                todo.extend(getattr(part, f.name) for f in parts_of(part))
 
     def evaluate(self, expression: tree.Expr) -> Any:
         """Return an expression's value; raise Fail or Poisoned."""
@@ -189,19 +190,15 @@ class Evaluator(Applier):
         value = self.builtin(name)
         if value is not None:
             return value
-        candidates = {*self.environment.names(), *registry(), *NAMED, *FUNCTIONS, *self.library.names()}
-        help = suggest(name, candidates, limit=0).removesuffix("names: , ...").strip()
-        raise self.report.fail(
-            Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", help or self._known(name)
-        )
+        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", self._known(name))
 
     def _known(self, name: str) -> str:
-        here = sorted({n for n in self.environment.names() if not n.startswith("_")})[:20]
-        return (
-            f"in scope: {', '.join(here)}; `nnspec layers` lists the layers"
-            if here
-            else "`nnspec layers` lists the layers"
-        )
+        """Return a help sentence for an unknown name: the nearest one, and where the others are found."""
+        layers = {n for n, layer in registry().items() if layer.where == "network" or self.training}
+        here = sorted({n for n in self.environment.names() if not n.startswith("_")})
+        best = nearest(name, {*here, *layers, *NAMED, *FUNCTIONS, *_words(), *self.library.names()})
+        shown = f"in scope: {', '.join(here[:20])}{', ...' if len(here) > 20 else ''}; " if here else ""
+        return (f"did you mean `{best}`? " if best else "") + f"{shown}`nnspec layers` lists the layers"
 
     def builtin(self, name: str) -> Any:
         """Return what the language itself means by a name, or None."""
@@ -298,14 +295,15 @@ class Evaluator(Applier):
                 raise self.report.fail(
                     Code.OUT_OF_RANGE, f"a layer cannot be repeated {count} times", e.right.span, "expected at least 0"
                 )
-            if count > self.builder.limit:
+            repeat = Repeat(body, count, e.span)
+            if (layers := layers_in(repeat)) > self.builder.limit:
                 raise self.report.fail(
                     Code.TOO_LARGE,
-                    f"a repetition of {count:,} is more than the limit of {self.builder.limit:,}",
-                    e.right.span,
+                    f"a repetition that makes {layers:,} layers is more than the limit of {self.builder.limit:,}",
+                    e.right.span if is_template(left) else e.left.span,
                     help="`--limit N` raises the limit",
                 )
-            return Repeat(body, count, e.span)
+            return repeat
         if isinstance(left, Tensor) or isinstance(right, Tensor):
             return self._tensor_operation(e, left, right)
         if (
@@ -365,7 +363,7 @@ class Evaluator(Applier):
     def _literal(self, value: list[Any], span: Span) -> Tensor:
         try:
             values = values_of(value)
-        except Exception:
+        except Unfit:
             raise self.report.fail(
                 Code.WRONG_TYPE, "a list used as a tensor needs numbers in equal rows", span
             ) from None
@@ -566,16 +564,26 @@ class Evaluator(Applier):
 
     def _builtin_call(self, name: str, arguments: list[Argument], e: tree.Call) -> Any:
         if name == "bidirectional":
-            values, _ = match(self.report, name, (CallField("cell", True),), arguments, e.span)
-            cell = values["cell"]
+            fields = (CallField("cell", True), CallField("join", False, "concat"))
+            values, spans = match(self.report, name, fields, arguments, e.span)
+            cell, join = values["cell"], values.get("join")
             if not is_template(cell):
                 raise self.report.fail(
-                    Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", arguments[0].span
+                    Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", spans["cell"]
                 )
-            return Bidirectional(self._at(cell, arguments[0].span), e.span)
+            if join is not None and not is_template(join):
+                raise self.report.fail(
+                    Code.WRONG_TYPE, f"`join` is {describe(join)}", spans["join"], "expected `concat`, `add` or another layer"
+                )
+            return Bidirectional(self._at(cell, spans["cell"]), self._joining(join, spans), e.span)
         if any(a.name for a in arguments):
             raise self.report.fail(Code.UNKNOWN_ARGUMENT, f"`{name}` takes no named arguments", e.span)
         return self._function(name, [a.value for a in arguments], e.span)
+
+    def _joining(self, join: Any, spans: Mapping[str, Span]) -> Any:
+        """Return what joins two directions, None for the feature axis."""
+        plain = isinstance(join, LayerFactory) and join.layer.keyword == "concat"
+        return None if join is None or plain else self._at(join, spans["join"])
 
     def _function(self, name: str, values: list[Any], span: Span) -> Any:
         try:
@@ -617,12 +625,10 @@ class Evaluator(Applier):
         given = declaration.given if is_cell else ()  # type: ignore[union-attr]
         names = [*declaration.data, *given]
         fields = [
-            *(
-                CallField(p.name.name, p.default is None, p.default.span.text if p.default else "")
-                for p in declaration.parameters
-            ),
+            CallField(p.name.name, p.default is None, p.default.span.text if p.default else "")
+            for p in declaration.parameters
         ]
-        extra = [CallField(d.name, False, "a tensor") for d in names]
+        extra = [CallField(d.name, False, by_name=True) for d in names]
         if is_cell:
             extra += CELL_OPTIONS
         values, spans = match(self.report, factory.name, [*fields, *extra], arguments, span)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nnspec.diagnostics import Code, Diagnostic, Label, SpecError
+from nnspec.diagnostics import Code, Diagnostic, Label, SpecError, suggest
 from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.report import Report
 from nnspec.elaborate.values import BlockFactory
@@ -126,7 +126,8 @@ class _Loader:
         from nnspec.elaborate.builder import Builder, Scope
 
         body = Body(self.report, Builder(self.report), module.environment, Scope(), Library())
-        body.bind(item.name, body.guard(body.evaluate, item.value), "")
+        with self.report.until_abort():
+            body.bind(item.name, body.guard(body.evaluate, item.value), "")
 
     def _import(
         self, module: Module, item: tree.Import, path: Path | None, root: Path | None, names: dict[str, tree.Ident]
@@ -142,12 +143,17 @@ class _Loader:
             problem(Code.IMPORT, "this is not a path")
             return
         base = path.resolve().parent
-        target = (base / wanted).resolve()
+        try:
+            target = (base / wanted).resolve()
+        except (OSError, RuntimeError):
+            problem(Code.IMPORT, f"{wanted} cannot be followed: its links run in a circle")
+            return
         if Path(wanted).is_absolute() or not target.is_relative_to(base):
+            inside = not Path(wanted).is_absolute() and ".." not in Path(wanted).parts
             problem(
                 Code.IMPORT,
                 "an import must stay inside the folder of the importing file",
-                "paths are relative to the importing file",
+                f"{wanted} is a link that leads outside" if inside else "paths are relative to the importing file",
             )
             return
         if target in self.loading:
@@ -159,10 +165,11 @@ class _Loader:
             return
         if target not in self.done:
             try:
-                text = target.read_text(encoding="utf-8")
+                text = target.read_text(encoding="utf-8-sig")
             except FileNotFoundError:
-                near = sorted(p.name for p in target.parent.glob("*.nn"))[:8] if target.parent.is_dir() else []
-                problem(Code.IMPORT, f"there is no file {wanted}", f"there are {', '.join(near)}" if near else "")
+                near = [p.name for p in target.parent.glob("*.nn") if p != path.resolve()]
+                help = suggest(target.name, near, what="beside it", limit=8)
+                problem(Code.IMPORT, f"there is no file {wanted}", help)
                 return
             except (OSError, UnicodeDecodeError) as error:
                 reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
@@ -171,6 +178,9 @@ class _Loader:
             shown = str(Path(module.source.path).parent / wanted)
             self.done[target] = self.load(Source(shown, text), target, root)
         for name, binding in self.done[target].environment.bindings.items():
+            known = module.environment.bindings.get(name)
+            if known is not None and known.span is binding.span:
+                continue  # the same declaration, by another way
             ident = tree.Ident(name, span=item.path.span)
             if self._declare(ident, names):
                 module.environment.bind(name, binding.value, binding.span)

@@ -12,6 +12,7 @@ from nnspec.elaborate.values import Sizes, is_number
 
 MAX_BITS = 4096
 MAX_LIST = 1_000_000
+MAX_TERMS = 200
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -56,6 +57,8 @@ def binary(op: str, a: Any, b: Any) -> Any:
         if op == "**" and isinstance(a, int) and isinstance(b, int) and a.bit_length() * abs(b) > MAX_BITS:
             raise Impossible(f"{a} ** {b} is too large a number to mean")
         result = _OPERATORS[op](a, b)
+        if isinstance(result, Symbolic) and len(result.terms) > MAX_TERMS:
+            raise Impossible("the symbolic size has too many terms to mean")
     except ZeroDivisionError:
         raise Impossible("division by zero") from None
     except OverflowError:

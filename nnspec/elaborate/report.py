@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from nnspec.diagnostics import Code, Diagnostic, Label, Severity
 from nnspec.source import Span
@@ -32,6 +33,8 @@ class Report:
         self.chain: list[Label] = []
         self.work = 0
         """Statements run and templates applied so far."""
+        self.broken: set[str] = set()
+        """Blocks that use themselves without end."""
         self._seen: set[tuple[str, str, int, int]] = set()
 
     @property
@@ -56,6 +59,14 @@ class Report:
     ) -> Fail:
         """Return an error to raise."""
         return Fail(Diagnostic(code, message, (Label(span, text), *others), help, Severity.ERROR, tuple(self.chain)))
+
+    @contextmanager
+    def until_abort(self) -> Iterator[None]:
+        """Record an Abort that ends what is done meanwhile."""
+        try:
+            yield
+        except Abort as failure:
+            self.add(failure.diagnostic)
 
     def abort(self, code: Code, message: str, span: Span, text: str = "", help: str = "") -> Abort:
         """Return an error to raise that ends the whole elaboration."""

@@ -80,9 +80,11 @@ class BlockTemplate(Template):
 
 @dataclass(frozen=True, slots=True)
 class Bidirectional(Template):
-    """`bidirectional(cell)`: two copies, one running backwards, joined on the feature axis."""
+    """`bidirectional(cell, join = concat)`: two copies, one running backwards, and what joins their results."""
 
     cell: Template
+    join: Any
+    """A template of two tensors; None joins them on the feature axis."""
     span: Span
 
 
@@ -184,6 +186,18 @@ def is_number(value: Any) -> bool:
 def is_template(value: Any) -> bool:
     """Return whether a value can be applied to tensors."""
     return isinstance(value, Template | LayerFactory | BlockFactory)
+
+
+def layers_in(template: Any) -> int:
+    """Return how many layers a template makes at least, blocks counted as one."""
+    match template:
+        case Repeat():
+            return template.count * layers_in(template.body)
+        case Compose():
+            return sum(layers_in(stage) for stage in template.stages)
+        case Named() | FrozenTemplate() | SharedTemplate():
+            return layers_in(template.body)
+    return 1
 
 
 def describe(value: Any) -> str:
