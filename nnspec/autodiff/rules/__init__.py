@@ -1,1 +1,25 @@
-""""""
+"""The gradient rules, one module per family of operators; importing them fills the table."""
+
+from nnspec.autodiff.rules import (
+    activation,
+    arithmetic,
+    conv,
+    index,
+    linear,
+    normalization,
+    pool,
+    reduction,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "arithmetic",
+    "conv",
+    "index",
+    "linear",
+    "normalization",
+    "pool",
+    "reduction",
+    "shape",
+]

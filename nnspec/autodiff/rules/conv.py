@@ -1,0 +1,197 @@
+"""Convolutions in any number of dimensions.
+
+Each gradient has several lowerings that give the same numbers at different speed; `choose` picks one by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nnspec.autodiff.registry import vjp
+from nnspec.autodiff.rules.window import Window
+from nnspec.autodiff.terms import NodeView, Term
+
+_FAR = 2**31 - 1
+
+
+def conv_dx(dy: Term, n: NodeView) -> Term:
+    """The transposed convolution of dy."""
+    w = n.x[1]
+    window = Window.of(n, w.dims[2:], n.x[0], n.y)
+    return input_gradient(dy, w, n.x[0], window, n.attr("group", 1))
+
+
+def conv_dw(dy: Term, n: NodeView) -> Term:
+    """The correlation of x with dy."""
+    window = Window.of(n, n.x[1].dims[2:], n.x[0], n.y)
+    return weight_gradient(n.x[0], dy, n.x[1], window, n.attr("group", 1))
+
+
+def bias_gradient(dy: Term, n: NodeView) -> Term:
+    """The sum over batch and space."""
+    return dy.sum([0, *range(2, dy.rank)], keepdims=False)
+
+
+def input_gradient(dy: Term, w: Term, x: Term, window: Window, group: int) -> Term:
+    """Return the gradient of the convolution's input `x`, by ConvTranspose.
+
+    Rows that no window reaches, since the stride does not divide, get zeros; uneven padding is cut off afterwards, for
+    ConvTranspose with uneven pads has no CUDA kernel.
+    """
+    op = x.op
+    spatial = x.dims[2:]
+    shared = [min(b, e) for b, e in zip(window.begins, window.ends, strict=True)]
+    attributes = {"strides": list(window.strides), "dilations": list(window.dilations), "group": group}
+    known = all(isinstance(s, int) for s in spatial)
+    if not known and not all(s == 1 for s in window.strides):
+        return _input_gradient_dynamic(dy, w, x, window, attributes)
+    if not known:
+        extra = [b + e - 2 * s for b, e, s in zip(window.begins, window.ends, shared, strict=True)]
+        t = op.ConvTranspose(dy, w, **attributes, pads=shared * 2)
+        starts = [b - s for b, s in zip(window.begins, shared, strict=True)]
+        stops = [-(x_ - a) if x_ - a else _FAR for x_, a in zip(extra, starts, strict=True)]
+        return t if not any(extra) else op.Slice(t, starts, stops, list(range(2, x.rank)))  # type: ignore[no-any-return]
+    sizes = [int(s) for s in spatial]  # type: ignore[arg-type]
+    starts = [b - s for b, s in zip(window.begins, shared, strict=True)]
+    count = window.reaches(sizes)
+    made = [(c - 1) * t + k - 2 * s for c, t, k, s in zip(count, window.strides, window.extent, shared, strict=True)]
+    short = [max(0, a + size - m) for a, size, m in zip(starts, sizes, made, strict=True)]
+    t = op.ConvTranspose(dy, w, **attributes, pads=shared * 2, output_padding=short if any(short) else None)
+    if all(a == 0 and m + r == size for a, m, r, size in zip(starts, made, short, sizes, strict=True)):
+        return t  # type: ignore[no-any-return]
+    ends = [a + size for a, size in zip(starts, sizes, strict=True)]
+    return op.Slice(t, starts, ends, list(range(2, x.rank)))  # type: ignore[no-any-return]
+
+
+def _input_gradient_dynamic(dy: Term, w: Term, x: Term, window: Window, attributes: dict[str, object]) -> Term:
+    """Pad or crop at the end by what only the running graph knows."""
+    op = x.op
+    t = op.ConvTranspose(dy, w, **attributes, pads=[0] * (2 * window.axes))
+    if any(window.begins):
+        t = op.Slice(t, list(window.begins), [_FAR] * window.axes, list(range(2, x.rank)))
+    missing = op.Sub(x.shape(2), t.shape(2))
+    return op.Pad(t, op.Concat([0] * (x.rank + 2), missing, axis=0))  # type: ignore[no-any-return]
+
+
+WeightGradient = Callable[[Term, Term, Term, Window, int], Term]
+
+
+def weight_gradient(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """Return the gradient of the weight `w` by the lowering that `choose` names."""
+    return LOWERINGS[choose(x, dy, w, window, group)](x, dy, w, window, group)
+
+
+def choose(x: Term, dy: Term, w: Term, window: Window, group: int) -> str:
+    """Return the name of the lowering for a weight gradient: a key of `LOWERINGS`."""
+    return "gemm"
+
+
+def by_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """One matrix product over batch and space (per group): [M, N O] by [N O, K C], the columns taken from `x`."""
+    op = x.op
+    filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
+    taps = _taps(_channels_first(_padded(x, window)), dy, window)
+    rows = _channels_first(dy)
+    if group == 1:
+        columns = (op.Concat(*taps, axis=0) if len(taps) > 1 else taps[0]).reshape([len(taps) * depth, -1])
+        product = op.Gemm(rows.reshape([filters, -1]), columns, transB=1)
+    else:
+        parts = [t.reshape([group, depth, -1]) for t in taps]
+        columns = op.Concat(*parts, axis=1) if len(parts) > 1 else parts[0]
+        product = rows.reshape([group, filters // group, -1]) @ columns.swap()
+    kernel = list(window.kernel)
+    if len(taps) == 1 or depth == 1:
+        return product.reshape([filters, depth, *kernel])  # type: ignore[no-any-return]
+    order = [0, len(kernel) + 1, *range(1, len(kernel) + 1)]
+    return product.reshape([filters, *kernel, depth]).transpose(order)  # type: ignore[no-any-return]
+
+
+def by_batched_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """A matrix product per example, then the sum over the batch: no transposition of activations."""
+    op = x.op
+    filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
+    parts = [t.op.Reshape(t, [0, group, depth, -1]) for t in _taps(_padded(x, window), dy, window)]
+    columns = op.Concat(*parts, axis=2) if len(parts) > 1 else parts[0]
+    product = op.Reshape(dy, [0, group, filters // group, -1]) @ columns.swap()
+    kernel = list(window.kernel)
+    order = [0, len(kernel) + 1, *range(1, len(kernel) + 1)]
+    return product.sum([0], keepdims=False).reshape([filters, *kernel, depth]).transpose(order)
+
+
+def by_conv(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """One convolution whose kernel is dy: few nodes, slow on the CPU. Only without groups."""
+    op = x.op
+    out = op.Conv(
+        _channels_first(_padded(x, window)),
+        _channels_first(dy),
+        strides=list(window.dilations),
+        dilations=list(window.strides),
+    )
+    # Where the stride does not divide, the last window leaves room for further, meaningless taps.
+    cut = op.Slice(out, [0] * window.axes, list(window.kernel), list(range(2, x.rank)))
+    return _channels_first(cut)
+
+
+LOWERINGS: dict[str, WeightGradient] = {"gemm": by_gemm, "batched_gemm": by_batched_gemm, "conv": by_conv}
+
+
+def _fixed(dim: int | str | None) -> int:
+    assert isinstance(dim, int)
+    return dim
+
+
+def _channels_first(t: Term) -> Term:
+    return t.transpose([1, 0, *range(2, t.rank)])
+
+
+def _padded(x: Term, window: Window) -> Term:
+    if not any(window.begins + window.ends):
+        return x
+    return x.op.Pad(x, [0, 0, *window.begins, 0, 0, *window.ends])  # type: ignore[no-any-return]
+
+
+def _taps(x: Term, dy: Term, window: Window) -> list[Term]:
+    """Return, for each place of the kernel, the elements of the padded `x` that it meets: dy's spatial shape."""
+    taps = []
+    axes = list(range(2, x.rank))
+    counts = [dy.dims[a] for a in axes]
+    if math.prod(window.kernel) == 1 and set(window.strides) == {1}:
+        return [x]
+    for i in range(math.prod(window.kernel)):
+        place, rest = [], i
+        for k in reversed(window.kernel):
+            place.insert(0, rest % k)
+            rest //= k
+        starts = [p * d for p, d in zip(place, window.dilations, strict=True)]
+        if all(isinstance(c, int) for c in counts):
+            ends: object = [s + (int(c) - 1) * t + 1 for s, c, t in zip(starts, counts, window.strides, strict=True)]  # type: ignore[arg-type]
+        else:
+            spans = x.op.Mul(x.op.Sub(dy.shape(2), [1]), list(window.strides))
+            ends = x.op.Add(spans, [s + 1 for s in starts])
+        taps.append(x.op.Slice(x, starts, ends, axes, list(window.strides)))
+    return taps
+
+
+def transposed_dx(dy: Term, n: NodeView) -> Term:
+    """The plain convolution of dy."""
+    w = n.x[1]
+    window = Window.of(n, w.dims[2:], n.y, n.x[0])
+    return n.op.Conv(  # type: ignore[no-any-return]
+        dy,
+        w,
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+        pads=[*window.begins, *window.ends],
+        group=n.attr("group", 1),
+    )
+
+
+def transposed_dw(dy: Term, n: NodeView) -> Term:
+    """As for the convolution of which this is the input gradient: x and dy have changed places."""
+    window = Window.of(n, n.x[1].dims[2:], n.y, n.x[0])
+    return weight_gradient(dy, n.x[0], n.x[1], window, n.attr("group", 1))
+
+
+vjp("Conv", conv_dx, conv_dw, bias_gradient)
+vjp("ConvTranspose", transposed_dx, transposed_dw, bias_gradient)
