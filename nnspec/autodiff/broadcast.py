@@ -44,14 +44,15 @@ def reduce_to(grad: Grad, x: Term, y: Term, others: Sequence[Term]) -> Grad:
     for axis in range(-len(yd), 0):
         mine = xd[axis] if -axis <= len(xd) else 1
         here = gd[axis] if -axis <= len(gd) else 1
-        if mine == 1 and yd[axis] != 1:
-            if not grad.full and here == 1 and not isinstance(yd[axis], int):
+        size = yd[axis]
+        if mine == 1 and size != 1:
+            if not grad.full and here == 1 and not isinstance(size, int):
                 return reduce_to(Grad(grad.term.expand(y), True), x, y, others)
             if grad.full or here != 1:
                 axes.append(axis)
-            else:
-                repeats *= yd[axis]  # type: ignore[operator]
-        elif not isinstance(mine, int) and (mine is None or mine != yd[axis]) and _may_repeat(mine, axis, shapes):
+            elif isinstance(size, int):
+                repeats *= size
+        elif not isinstance(mine, int) and (mine is None or mine != size) and _may_repeat(mine, axis, shapes):
             return Grad(_reduce_dynamic(grad.filled(y), x, y), True)
     term = grad.term
     rank = len(yd) if grad.full else len(gd)
@@ -94,7 +95,7 @@ def _reduce_dynamic(dy: Term, x: Term, y: Term) -> Term:
         missing = op.Sub(op.Size(y.shape()), op.Size(shape))
         padded = op.Concat(op.Expand([1], op.Unsqueeze(missing, [0])), shape, axis=0)
     axes = op.Squeeze(op.NonZero(op.Equal(padded, [1])), [0])
-    return op.Reshape(op.ReduceSum(dy, axes, keepdims=1, noop_with_empty_axes=1), shape)  # type: ignore[no-any-return]
+    return op.Reshape(op.ReduceSum(dy, axes, keepdims=1, noop_with_empty_axes=1), shape)
 
 
 def add(op: Emit, grads: Sequence[Grad], value: Term) -> Grad:

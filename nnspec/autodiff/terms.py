@@ -1,4 +1,4 @@
-"""What gradient rules are written in: `Term`, a value with operators, and `NodeView`, the node under differentiation."""
+"""What gradient rules are written in: `Term`, a value with operators, and `NodeView`, the node at hand."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ class Emit:
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., Term]:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
 
-        def emit(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
-            made = self.ops.shared(op_type, [plain(v) for v in inputs], attributes, outputs=outputs)
-            return self.term(made) if outputs == 1 else tuple(self.term(v) for v in made)
+        def emit(*inputs: Any, **attributes: Any) -> Term:
+            return self.term(self.ops.shared(op_type, [plain(v) for v in inputs], attributes))
 
         return emit
+
+    def many(self, op_type: str, outputs: int, *inputs: Any, **attributes: Any) -> tuple[Term, ...]:
+        """Emit a node with several outputs."""
+        made = self.ops.shared(op_type, [plain(v) for v in inputs], attributes, outputs=outputs)
+        return tuple(self.term(v) for v in ([made] if outputs == 1 else made))
 
     def term(self, value: ir.Value) -> Term:
         """Wrap a value."""
@@ -95,7 +99,7 @@ class Term:
 
     def shape(self, start: int | None = None, end: int | None = None) -> Term:
         """Return the shape, or a part of it, as an int64 vector."""
-        return self.op.Shape(self, start=start, end=end)  # type: ignore[no-any-return]
+        return self.op.Shape(self, start=start, end=end)
 
     def like(self, value: Number) -> Term:
         """Return a scalar constant of this element type."""
@@ -112,7 +116,7 @@ class Term:
             return -(b if p == -1 else a)
         if (op_type == "Add" and p == 0) or (op_type in ("Add", "Sub") and q == 0) or (op_type == "Div" and q == 1):
             return b if p == 0 and op_type == "Add" else a
-        return getattr(self.op, op_type)(a, b)  # type: ignore[no-any-return]
+        return self.op.__getattr__(op_type)(a, b)
 
     def __add__(self, other: Any) -> Term:
         return self._binary("Add", self, other)
@@ -142,7 +146,7 @@ class Term:
         return self * self if other == 2 else self._binary("Pow", self, other)
 
     def __matmul__(self, other: Term) -> Term:
-        return self.op.MatMul(self, other)  # type: ignore[no-any-return]
+        return self.op.MatMul(self, other)
 
     def __neg__(self) -> Term:
         return self.like(-self.number) if self.number is not None else self.op.Neg(self)
@@ -167,7 +171,7 @@ class Term:
         """Return `yes` where this condition holds, else `no`; one of both is a term."""
         like = yes if isinstance(yes, Term) else no
         a, b = (v if isinstance(v, Term) else like.like(v) for v in (yes, no))
-        return self.op.Where(self, a, b)  # type: ignore[no-any-return]
+        return self.op.Where(self, a, b)
 
     def cast(self, dtype: ir.DataType) -> Term:
         """Return this in another element type."""
@@ -179,7 +183,7 @@ class Term:
         """Return the sum over the axes, or over all."""
         if axes is not None and not len(axes):
             return self
-        return self.op.ReduceSum(self, None if axes is None else list(axes), keepdims=int(keepdims))  # type: ignore[no-any-return]
+        return self.op.ReduceSum(self, None if axes is None else list(axes), keepdims=int(keepdims))
 
     def reshape(self, dims: Sequence[int] | Term) -> Term:
         """Return this with other dims; -1 once for the rest, 0 keeps the dim of that place."""
@@ -187,7 +191,7 @@ class Term:
         wanted = target.array
         if wanted is not None and self.static == tuple(wanted.tolist()):
             return self
-        return self.op.Reshape(self, target)  # type: ignore[no-any-return]
+        return self.op.Reshape(self, target)
 
     def reshape_like(self, other: Term) -> Term:
         """Return this with the dims of `other`, which has as many elements."""
@@ -226,7 +230,7 @@ class Term:
 
     def slice(self, axis: int, start: int, end: int, step: int = 1) -> Term:
         """Return a part along one axis."""
-        return self.op.Slice(self, [start], [end], [axis], [step])  # type: ignore[no-any-return]
+        return self.op.Slice(self, [start], [end], [axis], [step])
 
     def zeros(self) -> Term:
         """Return zeros of this shape and element type."""
@@ -234,7 +238,7 @@ class Term:
 
     def expand(self, like: Term) -> Term:
         """Return this broadcast to the shape of `like`."""
-        return self.op.Expand(self, like.shape())  # type: ignore[no-any-return]
+        return self.op.Expand(self, like.shape())
 
 
 _PYTHON: dict[str, Callable[[float, float], float]] = {
@@ -253,7 +257,8 @@ class NodeView:
     def __init__(self, node: ir.Node, op: Emit, dys: Sequence[Term | None], wanted: Sequence[bool]) -> None:
         self.node = node
         self.op = op
-        self.x: list[Any] = [None if v is None else Term(v, op) for v in node.inputs]
+        # An input left out is None; the rules ask `input` for those that may be.
+        self.x: list[Term] = [None if v is None else Term(v, op) for v in node.inputs]  # type: ignore[misc]
         self.ys = [Term(v, op) for v in node.outputs]
         self.dys = dys
         self.wanted = wanted

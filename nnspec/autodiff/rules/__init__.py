@@ -6,9 +6,11 @@ from nnspec.autodiff.rules import (
     conv,
     index,
     linear,
+    loss,
     normalization,
     pool,
     reduction,
+    resize,
     shape,
 )
 
@@ -18,8 +20,10 @@ __all__ = [
     "conv",
     "index",
     "linear",
+    "loss",
     "normalization",
     "pool",
     "reduction",
+    "resize",
     "shape",
 ]

@@ -19,7 +19,7 @@ zero("Hardmax")
 
 def sign_source(n: NodeView, alpha: float) -> Term:
     """Return something with the sign of the input: the output, unless a slope below zero turns it over."""
-    return n.y if alpha > 0 else n.x[0]  # type: ignore[no-any-return]
+    return n.y if alpha > 0 else n.x[0]
 
 
 def leaky_relu(dy: Term, n: NodeView) -> Term:
@@ -60,27 +60,27 @@ def gelu(dy: Term, n: NodeView) -> Term:
         t = n.op.Tanh((x + 0.044715 * (x * x * x)) * c)
         return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (c * (1 + 3 * 0.044715 * (x * x))))
     cdf = 0.5 * (1 + n.op.Erf(x * math.sqrt(0.5)))
-    return dy * (cdf + x * n.op.Exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi)))  # type: ignore[no-any-return]
+    return dy * (cdf + x * n.op.Exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi)))
 
 
 def mish(dy: Term, n: NodeView) -> Term:
     """x tanh(softplus(x))."""
     x = n.x[0]
     t = n.op.Tanh(n.op.Softplus(x))
-    return dy * (t + x * (1 - t * t) * n.op.Sigmoid(x))  # type: ignore[no-any-return]
+    return dy * (t + x * (1 - t * t) * n.op.Sigmoid(x))
 
 
 def hard_swish(dy: Term, n: NodeView) -> Term:
     """x times the ramp from -3 to 3."""
     x = n.x[0]
-    return (x >= 3).where(dy, (x > -3).where(dy * (x / 3 + 0.5), 0))  # type: ignore[no-any-return]
+    return (x >= 3).where(dy, (x > -3).where(dy * (x / 3 + 0.5), 0))
 
 
 def swish(dy: Term, n: NodeView) -> Term:
     """x sigmoid(alpha x)."""
-    alpha = n.attr("alpha", 1.0)
+    alpha = float(n.attr("alpha", 1.0))
     s = n.op.Sigmoid(n.x[0] * alpha)
-    return dy * (s + alpha * n.y * (1 - s))  # type: ignore[no-any-return]
+    return dy * (s + alpha * n.y * (1 - s))
 
 
 def softmax(dy: Term, n: NodeView) -> Term:
@@ -90,7 +90,7 @@ def softmax(dy: Term, n: NodeView) -> Term:
 
 def log_softmax(dy: Term, n: NodeView) -> Term:
     """dy - softmax * sum(dy)."""
-    return dy - n.op.Exp(n.y) * dy.sum([n.axis(-1)])  # type: ignore[no-any-return]
+    return dy - n.op.Exp(n.y) * dy.sum([n.axis(-1)])
 
 
 pointwise("LeakyRelu", leaky_relu)

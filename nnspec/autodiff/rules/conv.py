@@ -51,7 +51,7 @@ def input_gradient(dy: Term, w: Term, x: Term, window: Window, group: int) -> Te
         t = op.ConvTranspose(dy, w, **attributes, pads=shared * 2)
         starts = [b - s for b, s in zip(window.begins, shared, strict=True)]
         stops = [-(x_ - a) if x_ - a else _FAR for x_, a in zip(extra, starts, strict=True)]
-        return t if not any(extra) else op.Slice(t, starts, stops, list(range(2, x.rank)))  # type: ignore[no-any-return]
+        return t if not any(extra) else op.Slice(t, starts, stops, list(range(2, x.rank)))
     sizes = [int(s) for s in spatial]  # type: ignore[arg-type]
     starts = [b - s for b, s in zip(window.begins, shared, strict=True)]
     count = window.reaches(sizes)
@@ -59,9 +59,9 @@ def input_gradient(dy: Term, w: Term, x: Term, window: Window, group: int) -> Te
     short = [max(0, a + size - m) for a, size, m in zip(starts, sizes, made, strict=True)]
     t = op.ConvTranspose(dy, w, **attributes, pads=shared * 2, output_padding=short if any(short) else None)
     if all(a == 0 and m + r == size for a, m, r, size in zip(starts, made, short, sizes, strict=True)):
-        return t  # type: ignore[no-any-return]
+        return t
     ends = [a + size for a, size in zip(starts, sizes, strict=True)]
-    return op.Slice(t, starts, ends, list(range(2, x.rank)))  # type: ignore[no-any-return]
+    return op.Slice(t, starts, ends, list(range(2, x.rank)))
 
 
 def _input_gradient_dynamic(dy: Term, w: Term, x: Term, window: Window, attributes: dict[str, object]) -> Term:
@@ -71,7 +71,7 @@ def _input_gradient_dynamic(dy: Term, w: Term, x: Term, window: Window, attribut
     if any(window.begins):
         t = op.Slice(t, list(window.begins), [_FAR] * window.axes, list(range(2, x.rank)))
     missing = op.Sub(x.shape(2), t.shape(2))
-    return op.Pad(t, op.Concat([0] * (x.rank + 2), missing, axis=0))  # type: ignore[no-any-return]
+    return op.Pad(t, op.Concat([0] * (x.rank + 2), missing, axis=0))
 
 
 WeightGradient = Callable[[Term, Term, Term, Window, int], Term]
@@ -102,9 +102,9 @@ def by_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
         product = rows.reshape([group, filters // group, -1]) @ columns.swap()
     kernel = list(window.kernel)
     if len(taps) == 1 or depth == 1:
-        return product.reshape([filters, depth, *kernel])  # type: ignore[no-any-return]
+        return product.reshape([filters, depth, *kernel])
     order = [0, len(kernel) + 1, *range(1, len(kernel) + 1)]
-    return product.reshape([filters, *kernel, depth]).transpose(order)  # type: ignore[no-any-return]
+    return product.reshape([filters, *kernel, depth]).transpose(order)
 
 
 def by_batched_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
@@ -148,7 +148,7 @@ def _channels_first(t: Term) -> Term:
 def _padded(x: Term, window: Window) -> Term:
     if not any(window.begins + window.ends):
         return x
-    return x.op.Pad(x, [0, 0, *window.begins, 0, 0, *window.ends])  # type: ignore[no-any-return]
+    return x.op.Pad(x, [0, 0, *window.begins, 0, 0, *window.ends])
 
 
 def _taps(x: Term, dy: Term, window: Window) -> list[Term]:
@@ -159,7 +159,8 @@ def _taps(x: Term, dy: Term, window: Window) -> list[Term]:
     if math.prod(window.kernel) == 1 and set(window.strides) == {1}:
         return [x]
     for i in range(math.prod(window.kernel)):
-        place, rest = [], i
+        place: list[int] = []
+        rest = i
         for k in reversed(window.kernel):
             place.insert(0, rest % k)
             rest //= k
@@ -177,7 +178,7 @@ def transposed_dx(dy: Term, n: NodeView) -> Term:
     """The plain convolution of dy."""
     w = n.x[1]
     window = Window.of(n, w.dims[2:], n.y, n.x[0])
-    return n.op.Conv(  # type: ignore[no-any-return]
+    return n.op.Conv(
         dy,
         w,
         strides=list(window.strides),

@@ -22,22 +22,18 @@ def gather(dy: Term, n: NodeView) -> Term:
             whole = dy.unsqueeze([axis]) if index.rank == 0 else dy
             return pad_axis(whole, axis, picked[0], size - picked[0] - len(picked))
     if axis == 0:
-        return op.ScatterND(x.zeros(), index.unsqueeze([-1]), dy, reduction="add")  # type: ignore[no-any-return]
+        return op.ScatterND(x.zeros(), index.unsqueeze([-1]), dy, reduction="add")
     if index.rank != 1:
-        ahead, behind = dy.shape(0, axis), dy.shape(axis + index.rank) if axis + index.rank < dy.rank else []
-        dy = (
-            dy.reshape(op.Concat(ahead, [-1], behind, axis=0))
-            if behind != []
-            else dy.reshape(op.Concat(ahead, [-1], axis=0))
-        )
+        behind = [dy.shape(axis + index.rank)] if axis + index.rank < dy.rank else []
+        dy = dy.reshape(op.Concat(dy.shape(0, axis), [-1], *behind, axis=0))
         index = index.reshape([-1])
     around = index.unsqueeze([i for i in range(x.rank) if i != axis])
-    return op.ScatterElements(x.zeros(), around.expand(dy), dy, axis=axis, reduction="add")  # type: ignore[no-any-return]
+    return op.ScatterElements(x.zeros(), around.expand(dy), dy, axis=axis, reduction="add")
 
 
 def gather_elements(dy: Term, n: NodeView) -> Term:
     """Add each element at its index."""
-    return n.op.ScatterElements(n.x[0].zeros(), n.x[1], dy, axis=n.axis(0), reduction="add")  # type: ignore[no-any-return]
+    return n.op.ScatterElements(n.x[0].zeros(), n.x[1], dy, axis=n.axis(0), reduction="add")
 
 
 def gather_nd(dy: Term, n: NodeView) -> Term:
@@ -45,7 +41,7 @@ def gather_nd(dy: Term, n: NodeView) -> Term:
     batch = n.attr("batch_dims", 0)
     if batch:
         return through_places(dy, n.x[0], lambda places: n.op.GatherND(places, n.x[1], batch_dims=batch))
-    return n.op.ScatterND(n.x[0].zeros(), n.x[1], dy, reduction="add")  # type: ignore[no-any-return]
+    return n.op.ScatterND(n.x[0].zeros(), n.x[1], dy, reduction="add")
 
 
 def _reduction(n: NodeView) -> str:
@@ -59,24 +55,24 @@ def scatter_elements_data(dy: Term, n: NodeView) -> Term:
     """What was overwritten gets nothing."""
     if _reduction(n) == "add":
         return dy
-    return n.op.ScatterElements(dy, n.x[1], n.x[2].zeros(), axis=n.axis(0))  # type: ignore[no-any-return]
+    return n.op.ScatterElements(dy, n.x[1], n.x[2].zeros(), axis=n.axis(0))
 
 
 def scatter_elements_updates(dy: Term, n: NodeView) -> Term:
     """What stands where each update went."""
     _reduction(n)
-    return n.op.GatherElements(dy, n.x[1], axis=n.axis(0))  # type: ignore[no-any-return]
+    return n.op.GatherElements(dy, n.x[1], axis=n.axis(0))
 
 
 def scatter_nd_data(dy: Term, n: NodeView) -> Term:
     """What was overwritten gets nothing."""
-    return dy if _reduction(n) == "add" else n.op.ScatterND(dy, n.x[1], n.x[2].zeros())  # type: ignore[no-any-return]
+    return dy if _reduction(n) == "add" else n.op.ScatterND(dy, n.x[1], n.x[2].zeros())
 
 
 def scatter_nd_updates(dy: Term, n: NodeView) -> Term:
     """What stands where each update went."""
     _reduction(n)
-    return n.op.GatherND(dy, n.x[1])  # type: ignore[no-any-return]
+    return n.op.GatherND(dy, n.x[1])
 
 
 def slice_(dy: Term, n: NodeView) -> Term:
@@ -134,25 +130,25 @@ def _pad_back(dy: Term, x: Term, axes: list[int], starts: list[int]) -> Term:
         before.append(begin)
     begins = op.Concat(*before, axis=0)
     ends = op.Sub(op.Sub(x.shape(), dy.shape()), begins)
-    return op.Pad(dy, op.Concat(begins, ends, axis=0))  # type: ignore[no-any-return]
+    return op.Pad(dy, op.Concat(begins, ends, axis=0))
 
 
 def top_k(dy: Term, n: NodeView) -> Term:
     """Put each value back where it came from; no place occurs twice."""
-    return n.op.ScatterElements(n.x[0].zeros(), n.ys[1], dy, axis=n.axis(-1))  # type: ignore[no-any-return]
+    return n.op.ScatterElements(n.x[0].zeros(), n.ys[1], dy, axis=n.axis(-1))
 
 
 def one_hot_values(dy: Term, n: NodeView) -> Term:
     """The sum where the value is off, and where it is on."""
     hot = n.op.OneHot(n.x[0], n.x[1], n.op.const(np.array([0.0, 1.0]), dy.dtype), axis=n.attr("axis", -1))
     on = (dy * hot).sum(keepdims=False).reshape([1])
-    return n.op.Concat(dy.sum(keepdims=False).reshape([1]) - on, on, axis=0)  # type: ignore[no-any-return]
+    return n.op.Concat(dy.sum(keepdims=False).reshape([1]) - on, on, axis=0)
 
 
 def reverse_sequence(dy: Term, n: NodeView) -> Term:
     """The same reversal."""
     axes = {"batch_axis": n.attr("batch_axis", 1), "time_axis": n.attr("time_axis", 0)}
-    return n.op.ReverseSequence(dy, n.x[1], **axes)  # type: ignore[no-any-return]
+    return n.op.ReverseSequence(dy, n.x[1], **axes)
 
 
 def compress(dy: Term, n: NodeView) -> Term:

@@ -50,8 +50,8 @@ def gemm_a(dy: Term, n: NodeView) -> Term:
     alpha = n.attr("alpha", 1.0)
     scaled = None if alpha == 1 else alpha
     if ta:
-        return n.op.Gemm(b, dy, transA=tb, transB=1, alpha=scaled)  # type: ignore[no-any-return]
-    return n.op.Gemm(dy, b, transB=None if tb else 1, alpha=scaled)  # type: ignore[no-any-return]
+        return n.op.Gemm(b, dy, transA=tb, transB=1, alpha=scaled)
+    return n.op.Gemm(dy, b, transB=None if tb else 1, alpha=scaled)
 
 
 def gemm_b(dy: Term, n: NodeView) -> Term:
@@ -60,8 +60,8 @@ def gemm_b(dy: Term, n: NodeView) -> Term:
     alpha = n.attr("alpha", 1.0)
     scaled = None if alpha == 1 else alpha
     if tb:
-        return n.op.Gemm(dy, a, transA=1, transB=ta or None, alpha=scaled)  # type: ignore[no-any-return]
-    return n.op.Gemm(a, dy, transA=None if ta else 1, alpha=scaled)  # type: ignore[no-any-return]
+        return n.op.Gemm(dy, a, transA=1, transB=ta or None, alpha=scaled)
+    return n.op.Gemm(a, dy, transA=None if ta else 1, alpha=scaled)
 
 
 def gemm_c(dy: Term, n: NodeView) -> Term:

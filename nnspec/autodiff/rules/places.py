@@ -17,7 +17,7 @@ def places_of(x: Term) -> Term:
     op = x.op
     if x.static is not None:
         return op.const(np.arange(int(np.prod(x.static, dtype=np.int64)), dtype=np.int64).reshape(x.static))
-    return op.Reshape(op.Range(op.const(np.int64(0)), op.Size(x), op.const(np.int64(1))), x.shape())  # type: ignore[no-any-return]
+    return op.Reshape(op.Range(op.const(np.int64(0)), op.Size(x), op.const(np.int64(1))), x.shape())
 
 
 def add_at(places: Term, dy: Term, x: Term, *, unique: bool = False) -> Term:
@@ -28,7 +28,7 @@ def add_at(places: Term, dy: Term, x: Term, *, unique: bool = False) -> Term:
     flat = op.ScatterElements(
         zeros, places.reshape([-1]), dy.reshape([-1]), axis=0, reduction=None if unique else "add"
     )
-    return flat.reshape_like(x)  # type: ignore[no-any-return]
+    return flat.reshape_like(x)
 
 
 def through_places(dy: Term, x: Term, copy: Callable[[Term], Term], *, unique: bool = False) -> Term:

@@ -62,7 +62,7 @@ def _repeat(dy: Term, x: Term, window: Window) -> Term:
     copies = op.Expand(op.Reshape(dy, [0, 0, *apart]), op.Concat(lead, wide, axis=0))
     joined = op.Reshape(copies, [0, 0, *(c * k for c, k in zip(count, window.kernel, strict=True))])
     left = [int(s) - c * k for s, c, k in zip(x.dims[2:], count, window.kernel, strict=True)]  # type: ignore[arg-type]
-    return op.Pad(joined, [0] * (dy.rank + 2) + left) if any(left) else joined  # type: ignore[no-any-return]
+    return op.Pad(joined, [0] * (dy.rank + 2) + left) if any(left) else joined
 
 
 def _with_ceil(n: NodeView, window: Window) -> Window:
@@ -100,15 +100,16 @@ def inverse_window_count(dy: Term, n: NodeView) -> Term | float:
     ones = dy.like(1).op.Expand(dy.like(1), n.op.Concat([1, 1], n.x[0].shape(2), axis=0))
     kernel = n.op.const(np.ones((1, 1, *window.kernel)), dy.dtype)
     attributes: dict[str, Any] = {"strides": list(window.strides), "dilations": list(window.dilations)}
-    return n.op.Reciprocal(n.op.Conv(ones, kernel, pads=[*window.begins, *window.ends], **attributes))  # type: ignore[no-any-return]
+    return n.op.Reciprocal(n.op.Conv(ones, kernel, pads=[*window.begins, *window.ends], **attributes))
 
 
-def _counts(window: Window, i: int, size: int, count: int, include: bool) -> np.ndarray:
+def _counts(window: Window, i: int, size: int, count: int, include: bool) -> Any:
     """Return how many elements of one axis each window meets, padding counted or not; never what ceil_mode adds."""
     first, last = (-window.begins[i], size + window.ends[i]) if include else (0, size)
     places = np.arange(count)[:, None] * window.strides[i] - window.begins[i]
     places = places + np.arange(window.kernel[i])[None] * window.dilations[i]
-    return np.maximum(1, ((places >= first) & (places < last)).sum(1))
+    inside = (places >= first) & (places < last)
+    return np.maximum(1, inside.sum(1))
 
 
 def lp_pool(dy: Term, n: NodeView) -> Term:
@@ -125,7 +126,7 @@ def global_lp_pool(dy: Term, n: NodeView) -> Term:
 
 def _power(x: Term, p: int) -> Term:
     if p == 1:
-        return x.op.Sign(x)  # type: ignore[no-any-return]
+        return x.op.Sign(x)
     return x if p == 2 else x * x.op.Pow(x.op.Abs(x), x.like(p - 2))
 
 
@@ -145,7 +146,7 @@ def global_max_pool(dy: Term, n: NodeView) -> Term:
     x = n.x[0]
     flat = n.op.Reshape(x, [0, 0, -1])
     first = n.op.ArgMax(flat, axis=2, keepdims=1)
-    return n.op.ScatterElements(flat.zeros(), first, n.op.Reshape(dy, [0, 0, -1]), axis=2).reshape_like(x)  # type: ignore[no-any-return]
+    return n.op.ScatterElements(flat.zeros(), first, n.op.Reshape(dy, [0, 0, -1]), axis=2).reshape_like(x)
 
 
 vjp("MaxPool", max_pool)

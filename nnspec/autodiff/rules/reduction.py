@@ -34,7 +34,7 @@ def spread(t: Term, n: NodeView) -> Term:
     if axes is None:
         if not isinstance(n.x[1].dims[0], int):
             raise n.error("the number of reduced axes is unknown")
-        return n.op.Unsqueeze(t, n.x[1])  # type: ignore[no-any-return]
+        return n.op.Unsqueeze(t, n.x[1])
     return t if len(axes) == n.x[0].rank else t.unsqueeze(axes)
 
 
@@ -55,7 +55,7 @@ def inverse_count(x: Term, y: Term, axes: list[int] | None) -> Term:
         count = op.Div(op.Size(x), op.Max(op.Size(y), [1])) if axes is None or len(axes) < x.rank else op.Size(x)
     # In float32, since a count may exceed what float16 holds.
     wide = x.dtype if x.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
-    return op.Reciprocal(count.cast(wide)).cast(x.dtype)  # type: ignore[no-any-return]
+    return op.Reciprocal(count.cast(wide)).cast(x.dtype)
 
 
 def reduce_extremum(dy: Term, n: NodeView) -> Term:
@@ -63,7 +63,7 @@ def reduce_extremum(dy: Term, n: NodeView) -> Term:
     hits = n.x[0].equals(spread(n.y, n)).cast(dy.dtype)
     axes = reduced_axes(n)
     count = n.op.ReduceSum(hits, n.x[1], keepdims=1) if axes is None else hits.sum(axes)
-    return hits * (spread(dy, n) / count)  # type: ignore[no-any-return]
+    return hits * (spread(dy, n) / count)
 
 
 def reduce_product(dy: Term, n: NodeView) -> Term:
@@ -76,18 +76,18 @@ def reduce_product(dy: Term, n: NodeView) -> Term:
     zeros = op.ReduceSum(is_zero.cast(x.dtype), which, keepdims=1) if which != [] else is_zero.cast(x.dtype)
     product = op.ReduceProd(rest, which, keepdims=1) if which != [] else rest
     one, none = product * zeros.equals(1).cast(x.dtype), product * zeros.equals(0).cast(x.dtype)
-    return spread(dy, n) * is_zero.where(one, none / rest)  # type: ignore[no-any-return]
+    return spread(dy, n) * is_zero.where(one, none / rest)
 
 
 def reduce_l2(dy: Term, n: NodeView) -> Term:
     """x / |x|, and zero where the norm is zero."""
-    return n.x[0] * spread(n.y.equals(0).where(0, dy / n.y), n)  # type: ignore[no-any-return]
+    return n.x[0] * spread(n.y.equals(0).where(0, dy / n.y), n)
 
 
 def reduce_log_sum_exp(dy: Term, n: NodeView) -> Term:
     """The softmax; zero where every input is minus infinity."""
     floor = n.y.equals(-math.inf).where(0, n.y)
-    return spread(dy, n) * n.op.Exp(n.x[0] - spread(floor, n))  # type: ignore[no-any-return]
+    return spread(dy, n) * n.op.Exp(n.x[0] - spread(floor, n))
 
 
 vjp("ReduceSum", lambda dy, n: spread(dy, n), None, lazy=True)

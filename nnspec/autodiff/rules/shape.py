@@ -30,7 +30,7 @@ def depth_to_space(dy: Term, n: NodeView) -> Term:
     """SpaceToDepth, with the channels in the order of the mode."""
     block = n.attr("blocksize")
     if n.attr("mode", "DCR") == "DCR":
-        return n.op.SpaceToDepth(dy, blocksize=block)  # type: ignore[no-any-return]
+        return n.op.SpaceToDepth(dy, blocksize=block)
     x = n.x[0]
     channels, height, width = x.dims[1:]
     if isinstance(channels, int) and isinstance(height, int) and isinstance(width, int):
@@ -45,7 +45,7 @@ def depth_to_space(dy: Term, n: NodeView) -> Term:
 def cumsum(dy: Term, n: NodeView) -> Term:
     """The cumulative sum from the other end."""
     exclusive, reverse = n.attr("exclusive", 0), n.attr("reverse", 0)
-    return n.op.CumSum(dy, n.x[1], exclusive=exclusive, reverse=1 - reverse)  # type: ignore[no-any-return]
+    return n.op.CumSum(dy, n.x[1], exclusive=exclusive, reverse=1 - reverse)
 
 
 def concat(n: NodeView) -> list[Term | None]:
@@ -58,13 +58,13 @@ def concat(n: NodeView) -> list[Term | None]:
         return [dy]
     if all(isinstance(s, int) for s in sizes) and sum(n.wanted) == 1:
         i = n.wanted.index(True)
-        start = sum(s for s in sizes[:i] if isinstance(s, int))
-        return [dy.slice(axis, start, start + sizes[i]) if j == i else None for j in range(len(sizes))]
+        ends = np.cumsum(sizes).tolist()
+        return [dy.slice(axis, ends[i - 1] if i else 0, ends[i]) if j == i else None for j in range(len(sizes))]
     if all(isinstance(s, int) for s in sizes):
         lengths: object = sizes
     else:
         lengths = n.op.Concat(*(x.shape(axis, axis + 1) for x in n.x), axis=0)
-    parts = n.op.Split(dy, lengths, axis=axis, outputs=len(n.x))
+    parts = n.op.many("Split", len(n.x), dy, lengths, axis=axis)
     return [p if w else None for p, w in zip(parts, n.wanted, strict=True)]
 
 
@@ -85,20 +85,20 @@ def tile(dy: Term, n: NodeView) -> Term:
     if counts is not None and x.static is not None:
         both = [int(v) for pair in zip(counts.tolist(), x.static, strict=True) for v in pair]
         return dy.reshape(both).sum([2 * i for i in range(x.rank) if counts[i] != 1], keepdims=False).reshape_like(x)
-    both = n.op.Reshape(n.op.Concat(repeats.unsqueeze([1]), shape.unsqueeze([1]), axis=1), [-1])
-    return n.op.ReduceSum(n.op.Reshape(dy, both), [2 * i for i in range(x.rank)], keepdims=0)  # type: ignore[no-any-return]
+    pairs = n.op.Reshape(n.op.Concat(repeats.unsqueeze([1]), shape.unsqueeze([1]), axis=1), [-1])
+    return n.op.ReduceSum(n.op.Reshape(dy, pairs), [2 * i for i in range(x.rank)], keepdims=0)
 
 
 def pad_axis(t: Term, axis: int, before: int, after: int) -> Term:
     """Return `t` with zeros before and after along one axis; negative numbers crop."""
     if before < 0 or after < 0:
-        t = t.slice(axis, max(0, -before), -(-after) if after < 0 else 2**31 - 1)
+        t = t.slice(axis, max(0, -before), after if after < 0 else 2**31 - 1)
     before, after = max(0, before), max(0, after)
     if not before and not after:
         return t
     pads = [0] * (2 * t.rank)
     pads[axis], pads[axis + t.rank] = before, after
-    return t.op.Pad(t, pads)  # type: ignore[no-any-return]
+    return t.op.Pad(t, pads)
 
 
 def pad(dy: Term, n: NodeView) -> Term:
@@ -109,7 +109,7 @@ def pad(dy: Term, n: NodeView) -> Term:
     axes = n.ints(3) if n.input(3) is None or n.x[3].array is not None else None
     if pads.array is None or (n.input(3) is not None and axes is None):
         if mode == "constant":
-            return n.op.Pad(dy, n.op.Neg(pads), None, n.input(3))  # type: ignore[no-any-return]
+            return n.op.Pad(dy, n.op.Neg(pads), None, n.input(3))
         return through_places(dy, x, lambda places: n.op.Pad(places, pads, None, n.input(3), mode=mode))
     amounts = [int(p) for p in pads.array.tolist()]
     where = list(range(x.rank)) if axes is None else [a + x.rank if a < 0 else a for a in axes]
