@@ -5,8 +5,8 @@ publishes its schema, and another front end could produce it. Values are named: 
 the node's path, with `:1`, `:2` and so on behind it for further outputs.
 """
 
-from __future__ import annotations
-
+# Annotations are no strings here and in the layers: pydantic would compile each one again for every class below it, and
+# a hundred layers make that a tenth of what `nnspec summary` takes.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -51,7 +51,7 @@ class TensorType(Frozen):
         """The symbols in its shape."""
         return frozenset().union(*(symbols(d) for d in self.shape))
 
-    def with_shape(self, shape: tuple[Dim, ...]) -> TensorType:
+    def with_shape(self, shape: tuple[Dim, ...]) -> "TensorType":
         """Return the type with another shape."""
         return TensorType.model_construct(shape=shape, dtype=self.dtype, batch=self.batch)
 
@@ -107,7 +107,7 @@ class Weight(WeightSpec):
 Window = tuple[tuple[int, ...], tuple["int | Fraction", ...]] | str | None
 """What one element of a layer's output sees of its input."""
 
-_REGISTRY: dict[str, type[Layer]] = {}
+_REGISTRY: dict[str, type["Layer"]] = {}
 
 
 class Layer(BaseModel):
@@ -162,7 +162,7 @@ class Layer(BaseModel):
         """
         return None
 
-    def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
+    def lower(self, ctx: "Lowering", *x: Any, **w: Any) -> Any:
         """Append its ONNX nodes; `x` are input values, `w` the weights by role."""
         raise NotImplementedError(f"{self.keyword} cannot be lowered")
 
@@ -237,7 +237,7 @@ class Network(Frozen):
     version: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _consistent(self) -> Network:
+    def _consistent(self) -> "Network":
         known = {i.name for i in self.inputs}
         weights = {w.name for w in self.weights}
         if len(weights) != len(self.weights):
@@ -268,7 +268,7 @@ class Network(Frozen):
         return self.model_dump_json(indent=indent)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Network:
+    def from_json(cls, text: str | bytes) -> "Network":
         """Read a network that `to_json` wrote; raise pydantic.ValidationError for anything else."""
         return cls.model_validate_json(text)
 

@@ -1,7 +1,5 @@
 """Activations: functions of each element, and the softmaxes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Convolutions over 1, 2 or 3 spatial axes, and their transposes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

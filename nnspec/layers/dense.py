@@ -1,7 +1,5 @@
 """Fully connected layers and embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Losses: a prediction and a target give one number, the mean over samples (and steps, and pixels)."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Arithmetic between tensors, comparisons, and the mathematical functions of each element."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from nnspec.dims import Dim, product

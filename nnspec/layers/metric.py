@@ -1,7 +1,5 @@
 """Metrics: figures to report, through which nothing is learned. Losses may stand as metrics too."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 from nnspec.layers.base import Lowering, Positive, TensorType

@@ -1,7 +1,5 @@
 """Normalisation and dropout: layers that behave differently in training, or keep statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

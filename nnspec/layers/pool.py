@@ -1,7 +1,5 @@
 """Pooling over windows and over whole images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nnspec.dims import Dim

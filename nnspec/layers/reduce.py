@@ -1,7 +1,5 @@
 """Reductions over an axis or over everything; masked steps do not count along time."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Layers that move elements without changing them: reshape, transpose, concat, split, slice, pad and the like."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field
