@@ -1,5 +1,33 @@
 """Every layer, one family per file. Importing this package registers them all."""
 
-from nnspec.layers import activation, conv, dense, loss, math, metric, norm, pool, recurrent, reduce, shape
+from nnspec.layers import (
+    activation,
+    conv,
+    ctc,
+    ctc_decoding,
+    dense,
+    loss,
+    math,
+    metric,
+    norm,
+    pool,
+    recurrent,
+    reduce,
+    shape,
+)
 
-__all__ = ["activation", "conv", "dense", "loss", "math", "metric", "norm", "pool", "recurrent", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "conv",
+    "ctc",
+    "ctc_decoding",
+    "dense",
+    "loss",
+    "math",
+    "metric",
+    "norm",
+    "pool",
+    "recurrent",
+    "reduce",
+    "shape",
+]

@@ -68,8 +68,8 @@ class Lowering(Protocol):
     def mask(self, value: ir.Value, type_: TensorType) -> ir.Value | None:
         """Return 1 for steps that count and 0 for padding, broadcastable to `value`; None where nothing is masked."""
 
-    def stop(self, value: ir.Value) -> ir.Value:
-        """Return the same value, through which no gradient flows."""
+    def stop(self, value: ir.Value, op: Ops | None = None) -> ir.Value:
+        """Return the same value, through which no gradient flows; in a subgraph where its builder is given."""
 
     def uniform(self, like: ir.Value) -> ir.Value:
         """Return random numbers in [0, 1) of a value's shape, different in every step and the same on resuming."""

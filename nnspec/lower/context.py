@@ -257,8 +257,8 @@ class Context:
     def mask(self, value: ir.Value, type_: TensorType) -> ir.Value | None:
         return self.sizes.mask(type_)
 
-    def stop(self, value: ir.Value) -> ir.Value:
-        out: ir.Value = self.op.Identity(value)
+    def stop(self, value: ir.Value, op: Ops | None = None) -> ir.Value:
+        out: ir.Value = (op or self.op).Identity(value)
         producer = out.producer()
         assert producer is not None
         producer.metadata_props[STOP_GRADIENT] = "1"
@@ -275,7 +275,5 @@ class Context:
         return lower_recurrence(self, layer, x, w)
 
     def update(self, role: str, value: ir.Value) -> None:
-        if self.node.weights[role] in self.lowered.updates:
-            # A shared layer is used twice: its statistics move once for each use.
-            raise LoweringError(f"{self.name}: running statistics of a shared layer cannot be kept; use `layernorm`")
+        # A shared layer is used several times: each use is given what the one before it left (see `lower`).
         self.lowered.updates[self.node.weights[role]] = value
