@@ -189,8 +189,9 @@ def _header(s: _Scene) -> Finding | None:
     if "_ON" in s.expected and s.token.kind in ("LBRACE", END):
         help_ = f"write `{s.head} {s.tokens[1].text}(...) on x {{ ... }}`"
         return Finding(f"expected `on` and a name for the data that the {s.head} works on{s.found}", help_)
-    if s.before is not None and s.before.text in ("on", "given") and s.expected == {"NAME", "LPAR"}:
-        return Finding(f"expected a name for the data after {s.previous}{s.found}")
+    if s.token.text in ("on", "given") and s.expected & {"_ON", "_GIVEN"}:
+        found = f", found `{s.after.text}`" if s.after is not None and s.after.text else ""
+        return Finding(f"expected a name for the data after `{s.token.text}`{found}")
     if "_IN" in s.expected and s.previous == "`in`":
         return Finding(f"expected a name before `in`{s.found}", "write `for NAME in LIST { ... }`")
     if "_IN" in s.expected:

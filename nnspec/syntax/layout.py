@@ -117,7 +117,7 @@ class _Layout:
         if self.kinds[i] != "COMMA" or i + 1 >= len(self.pieces) or self.closer.get(self.parents[i]) != i + 1:
             return False
         opener = self.parents[i]
-        called = opener > 0 and self._gap(opener) == ""
+        called = self._operand(opener - 1)
         commas = sum(1 for j in range(opener, i) if self.kinds[j] == "COMMA" and self.parents[j] == opener)
         if self.kinds[opener] == "LPAR" and not called and commas == 0:
             return False
