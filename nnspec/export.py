@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING, Any
 
 from nnspec.diagnostics import NnspecError, nearest
@@ -24,30 +25,38 @@ INLINE_LIMIT = 2**31 - 2**26
 def fit_weights(network: Network, weights: Mapping[str, NDArray[Any]], where: str) -> dict[str, NDArray[np.float32]]:
     """Return the weights in the network's order as float32; `where` names them in messages.
 
-    Raises NnspecError with one line for each that is missing, surplus, of another shape, or no real numbers.
+    Raises NnspecError with a line for each that is of another shape or holds no real numbers, one for all that are
+    missing, and one for all that are surplus.
     """
     import numpy as np
 
     known = {w.name: w for w in network.weights}
     surplus = [name for name in weights if name not in known]
+    missing = [name for name in known if name not in weights]
     problems = []
+    if missing:
+        near = nearest(missing[0], surplus)
+        hint = f"; it has `{near}`" if near else ""
+        problems.append(f"{where} lacks {_names(missing)}, which the network {network.name} has{hint}")
     for name, weight in known.items():
         if name not in weights:
-            near = nearest(name, surplus)
-            hint = f"; did you mean `{near}` there?" if near else ""
-            problems.append(f"{where} lacks `{name}` of shape {list(weight.shape)}{hint}")
-        elif tuple(weights[name].shape) != weight.shape:
+            continue
+        if tuple(weights[name].shape) != weight.shape:
             problems.append(
                 f"`{name}` in {where} should have the shape {list(weight.shape)}, but has {list(weights[name].shape)}"
             )
         elif not np.can_cast(weights[name].dtype, np.float32, "safe"):
             problems.append(f"`{name}` in {where} should be float32, but is {weights[name].dtype}")
     if surplus:
-        shown = ", ".join(f"`{name}`" for name in surplus[:6]) + (" and more" if len(surplus) > 6 else "")
-        problems.append(f"{where} holds {shown}, which the network {network.name} does not have")
+        problems.append(f"{where} holds {_names(surplus)}, which the network {network.name} does not have")
     if problems:
         raise NnspecError("\n".join(problems))
     return {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in known}
+
+
+def _names(names: Sequence[str], limit: int = 4) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def write_model(model: ir.Model, path: Path, *, inline_limit: int = INLINE_LIMIT) -> list[Path]:
@@ -90,14 +99,15 @@ def save_network(
     Opset 21, IR version 10, a symbolic batch axis; `weights` maps every weight's name to an array of its shape.
     Raises NnspecError where the weights do not fit or the file cannot be written.
     """
+    from importlib.metadata import version
+
     import onnx_ir as ir
 
-    import nnspec
     from nnspec.lower import forward_model
 
     fitted = fit_weights(network, weights, "the given weights")
     model = forward_model(network, {name: ir.tensor(array, name=name) for name, array in fitted.items()})
-    model.producer_version = nnspec.__version__
+    model.producer_version = version("nnspec")
     model.metadata_props["nnspec.network"] = network.name
     return write_model(model, Path(path), inline_limit=inline_limit)
 
@@ -114,5 +124,8 @@ def save_program(program: Program, prefix: Path) -> list[Path]:
         save(program, folder / prefix.name)
         for graph in folder.glob("*.onnx"):
             check(graph)
+        for file in folder.iterdir():
+            # The safetensors library lets no one but the owner read what it writes.
+            copymode(folder / manifest, file)
         names = sorted((file.name for file in folder.iterdir()), key=lambda name: (name != manifest, name))
     return [prefix.parent / name for name in names]

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-# A command makes many objects that live until it ends: looking for garbage among them takes a tenth of its time.
-# Training, which runs for long, switches it on again.
-gc.disable()
-# Otherwise pydantic reads the metadata of every installed package to look for plugins.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+import click
 
-import click  # noqa: E402
-
-from nnspec.cli.failures import run  # noqa: E402
+from nnspec.cli.failures import run
 
 COMMANDS = {
     "check": "nnspec.cli.spec",
@@ -72,4 +65,6 @@ def nnspec_command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 done, 1 bad input, 2 wrong usage, 130 interrupted."""
+    # Otherwise pydantic reads the metadata of every installed package to look for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     return run(nnspec_command, sys.argv[1:] if arguments is None else arguments)

@@ -90,7 +90,6 @@ def train_command(
             reporter=reporter(),
         )
         _describe_start(recipe, trainer, where.kind)
-        gc.enable()
         result = trainer.fit()
     if result.interrupted:
         click.echo(f"stopped after {result.steps} steps and saved to {folder}; `--resume` goes on from there")
@@ -178,10 +177,11 @@ def predict_command(
     show(compiled.warnings)
     program = predict_program(compiled.network, read_weights(weights, compiled.network))
     with sentences():
-        from nnspec_runtime import Device, predict
+        from nnspec_runtime import Device, load_data, predict
 
         where = Device.choose(device)  # type: ignore[arg-type]
-        outputs = predict(program, _data(program, data, "predict"), device=where)
+        # Targets may be among the data, unused.
+        outputs = predict(program, load_data(program, data, purpose="predict"), device=where)
         _write_npz(output, outputs)
     for name, array in outputs.items():
         click.echo(f"{name}  {array.dtype}{list(array.shape)}")
@@ -197,10 +197,11 @@ def _recipe(
     return compile_recipe(file, network, block, settings, **options.sizes(limit))
 
 
-def _data(program: runtime.Program, sources: tuple[str, ...], purpose: Any = "train") -> runtime.Dataset:
+def _data(program: runtime.Program, sources: tuple[str, ...]) -> runtime.Dataset:
     from nnspec_runtime import load_data
 
-    dataset = load_data(program, sources, purpose=purpose)
+    gc.enable()
+    dataset = load_data(program, sources)
     for note in dataset.notes:
         warn(note)
     return dataset
