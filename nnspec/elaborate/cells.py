@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nnspec.diagnostics import Code, Label
@@ -21,12 +22,22 @@ from nnspec.elaborate.values import (
     describe,
     is_number,
 )
-from nnspec.initializers import Constant, Initializer
+from nnspec.initializers import ZEROS, AnyInitializer, Constant, Values
 from nnspec.ir import Input, Network, Output, TensorType
 from nnspec.layers.recurrent import Recurrence, State
 from nnspec.layers.shape import Concat
 from nnspec.source import Span
 from nnspec.syntax import tree
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state as declared: how it starts, or the value that it starts from."""
+
+    type: TensorType
+    init: AnyInitializer | None
+    start: str | None
+    span: Span
 
 
 class CellBody(Body):
@@ -37,7 +48,7 @@ class CellBody(Body):
         self.kind = "cell"
         self.next_states: dict[str, Any] = {}
         self.next_spans: dict[str, Span] = {}
-        self.states: dict[str, tuple[TensorType, Initializer | None, str | None, Span]] = {}
+        self.states: dict[str, _State] = {}
         self.later: dict[str, Span] = {}
 
     def _statement(self, s: tree.Statement) -> None:
@@ -62,40 +73,42 @@ class CellBody(Body):
 
     def _state(self, s: tree.State) -> None:
         def work() -> Tensor:
-            declared = self.type_of(s.shape, what=f"the state `{s.name.name}`", symbols=False)
-            init: Initializer | None = Constant(value=0.0)
-            start: str | None = None
-            if s.init is not None:
-                value = self.main(self.evaluate(s.init))
-                if isinstance(value, Tensor):
-                    init, start = None, value.ref
-                    if value.type.shape != declared.shape:
-                        raise self.report.fail(
-                            Code.SHAPE_MISMATCH,
-                            f"the state `{s.name.name}` is {declared}, its start {value.type}",
-                            s.init.span,
-                        )
-                    if value.type.batch:
-                        raise self.report.fail(
-                            Code.STATE,
-                            f"the state `{s.name.name}` starts before there is data",
-                            s.init.span,
-                            help="start it from a `param` or an initialiser; `initial = ...` gives it data where the cell is used",
-                        )
-                else:
-                    init = self.initializer(s.init)
-                    if init.kind not in ("constant", "values"):  # type: ignore[attr-defined]
-                        raise self.report.fail(
-                            Code.WRONG_TYPE,
-                            "a state starts the same for every sample",
-                            s.init.span,
-                            "expected `zeros`, `ones`, `constant(...)`, numbers, or a `param` that is learned",
-                        )
-            self.states[s.name.name] = (declared, init, start, s.name.span)
-            self.builder.inputs[s.name.name] = Input(name=s.name.name, type=declared)
-            return Tensor(s.name.name, declared, s.name.span)
+            name = s.name.name
+            declared = self.type_of(s.shape, what=f"the state `{name}`", symbols=False)
+            init, start = (ZEROS, None) if s.init is None else self._start(name, declared, s.init)
+            self.states[name] = _State(declared, init, start, s.name.span)
+            self.builder.inputs[name] = Input(name=name, type=declared)
+            return Tensor(name, declared, s.name.span)
 
         self.bind(s.name, self.guard(work), "state")
+
+    def _start(self, name: str, declared: TensorType, e: tree.Expr) -> tuple[AnyInitializer | None, str | None]:
+        """Return what a state starts from: an initialiser, or a value that depends on weights alone."""
+        value = self.main(self.evaluate(e))
+        if isinstance(value, Tensor):
+            if value.type.shape != declared.shape:
+                message = f"the state `{name}` is {declared}, its start {value.type}"
+                raise self.report.fail(Code.SHAPE_MISMATCH, message, e.span)
+            if value.type.batch:
+                raise self.report.fail(
+                    Code.STATE,
+                    f"the state `{name}` starts before there is data",
+                    e.span,
+                    help="start it from a `param` or an initialiser; `initial = ...` gives data where the cell is used",
+                )
+            return None, value.ref
+        init = self.initializer(e)
+        if not isinstance(init, Constant | Values):
+            raise self.report.fail(
+                Code.WRONG_TYPE,
+                "a state starts the same for every sample",
+                e.span,
+                "expected `zeros`, `ones`, `constant(...)`, numbers, or a `param` that is learned",
+            )
+        if isinstance(init, Values) and init.shape != declared.shape:
+            message = f"the state `{name}` is {declared}, its start has the shape {list(init.shape)}"
+            raise self.report.fail(Code.SHAPE_MISMATCH, message, e.span)
+        return init, None
 
     def _next_statement(self, s: tree.Next) -> None:
         name = s.name.name
@@ -126,7 +139,7 @@ class CellBody(Body):
         self.next_spans[name] = s.name.span
         if isinstance(value, Poison) or name not in self.states:
             return
-        declared, _, _, span = self.states[name]
+        declared, span = self.states[name].type, self.states[name].span
         if value.type.shape != declared.shape or value.type.dtype != declared.dtype:
             self.report.add(
                 self.report.fail(
@@ -145,12 +158,12 @@ class CellBody(Body):
                 Code.STATE, f"the cell `{cell.name.name}` has no state", cell.name.span, help="a `block` has none"
             )
             self.report.add(fail.diagnostic)
-        for name, (_, _, _, span) in self.states.items():
+        for name, state in self.states.items():
             if name not in self.next_states:
                 fail = self.report.fail(
                     Code.MISSING_NEXT,
                     f"the state `{name}` has no `next`",
-                    span,
+                    state.span,
                     help=f"say how it moves: `next {name} = ...`",
                 )
                 self.report.add(fail.diagnostic)
@@ -163,74 +176,36 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
     report = outer.report
     reverse = template.options.get("reverse", False)
     if not isinstance(reverse, bool):
-        raise report.fail(
-            Code.WRONG_TYPE,
-            f"`reverse` is {describe(reverse)}",
-            template.arguments["reverse"],
-            "expected `true` or `false`",
-        )
+        where = template.arguments["reverse"]
+        raise report.fail(Code.WRONG_TYPE, f"`reverse` is {describe(reverse)}", where, "expected `true` or `false`")
     with outer.entered(template, span):
-        data = outer.data_of(template, inputs, _missing(template, cell), span)
+        data = outer.data_of(template, inputs, [*cell.data, *cell.given], span)
         sequences = [data[i.name] for i in cell.data]
         given = [data[i.name] for i in cell.given]
         _check_sequences(outer, cell, sequences, span)
-        builder = Builder(report, outer.builder.limit)
-        builder.symbols, builder.masks, builder.frozen = (
-            outer.builder.symbols,
-            outer.builder.masks,
-            outer.builder.frozen,
-        )
-        environment = Environment(template.factory.environment)
-        body = CellBody(report, builder, environment, Scope(), outer.library)
-        body.bind_parameters(cell.parameters, template.parameters)
-        for ident, tensor in zip((*cell.data, *cell.given), (*sequences, *given), strict=True):
-            runs = ident in cell.data
-            t = tensor.type.with_shape(tensor.type.shape[1:]) if runs else tensor.type
-            builder.inputs[ident.name] = Input(name=ident.name, type=t)
-            environment.bind(
-                ident.name, Tensor(ident.name, t, ident.span), ident.span, "data" if runs else "given data"
-            )
-        step = TensorType(shape=(), dtype="int64", batch=False)
-        if "step" not in environment.bindings:
-            environment.bind("step", Tensor("step", step, cell.name.span))
-        builder.inputs["step"] = Input(name="step", type=step)
-        body.later = {s.name.name: s.name.span for s in cell.body if isinstance(s, tree.State)}
+        body = _body(outer, template, cell, sequences, given)
         body.run(cell.body)
         body.check_states(cell)
         body.warn_unused()
-        if body.returned is None and not report.failed:
-            raise report.fail(
-                Code.NO_RETURN,
-                f"the cell `{cell.name.name}` returns nothing",
-                cell.name.span,
-                help="end it with `return next h`",
-            )
-        if isinstance(body.returned, Poison) or report.failed:
-            raise Poisoned
-        returned = (
-            body.returned.items
-            if isinstance(body.returned, TupleValue) and not body.returned.results
-            else (body.returned,)
-        )
-        results = [body.tensor(v, cell.name.span) for v in returned]
-        uses_step = environment.bindings["step"].used and environment.bindings["step"].value.ref == "step"
+        results = _results(body, cell)
+        step = body.environment.bindings["step"]
+        uses_step = step.used and step.value.ref == "step"
         if not uses_step:
-            del builder.inputs["step"]
-        network = _network(cell, builder, body, results)
-    initial, starts = _initial(outer, template, body, span)
+            del body.builder.inputs["step"]
+        network = _network(cell, body, results)
+    initial, starts = _initial(outer, template, body)
     layer = Recurrence(
         cell=cell.name.name,
         body=network,
         data=tuple(i.name for i in cell.data),
         given=tuple(i.name for i in cell.given),
         states=tuple(
-            State(name=n, type=t, init=init, start=start, next=body.next_states[n].ref)
-            for n, (t, init, start, _) in body.states.items()
+            State(name=n, type=s.type, init=s.init, start=s.start, next=body.next_states[n].ref)
+            for n, s in body.states.items()
         ),
         initial=tuple(initial),
         step="step" if uses_step else None,
         reverse=reverse,
-        standard=_standard(cell, template),
     )
     local = name or outer.scope.fresh(cell.name.name)
     made = outer.builder.node(
@@ -240,9 +215,38 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
     return TupleValue(made.items, results=True)
 
 
-def _missing(template: BlockTemplate, cell: tree.Cell) -> list[tree.Ident]:
-    """Return the names that tensors on the left of `->` are matched with: data first, then what is given."""
-    return [*cell.data, *cell.given]
+def _body(
+    outer: Body, template: BlockTemplate, cell: tree.Cell, sequences: Sequence[Tensor], given: Sequence[Tensor]
+) -> CellBody:
+    """Return a cell's body with its hyperparameters, the data of one step and the time index bound."""
+    builder = Builder(outer.report, outer.builder.limit)
+    builder.symbols, builder.masks, builder.frozen = outer.builder.symbols, outer.builder.masks, outer.builder.frozen
+    environment = Environment(template.factory.environment)
+    body = CellBody(outer.report, builder, environment, Scope(), outer.library)
+    body.bind_parameters(cell.parameters, template.parameters)
+    for ident, tensor in zip((*cell.data, *cell.given), (*sequences, *given), strict=True):
+        runs = ident in cell.data
+        t = tensor.type.with_shape(tensor.type.shape[1:]) if runs else tensor.type
+        builder.inputs[ident.name] = Input(name=ident.name, type=t)
+        environment.bind(ident.name, Tensor(ident.name, t, ident.span), ident.span, "data" if runs else "given data")
+    step = TensorType(shape=(), dtype="int64", batch=False)
+    if "step" not in environment.bindings:
+        environment.bind("step", Tensor("step", step, cell.name.span))
+    builder.inputs["step"] = Input(name="step", type=step)
+    body.later = {s.name.name: s.name.span for s in cell.body if isinstance(s, tree.State)}
+    return body
+
+
+def _results(body: CellBody, cell: tree.Cell) -> list[Tensor]:
+    """Return what a cell returns at each step; raise Fail where that is nothing."""
+    if body.returned is None and not body.report.failed:
+        message = f"the cell `{cell.name.name}` returns nothing"
+        raise body.report.fail(Code.NO_RETURN, message, cell.name.span, help="end it with `return next h`")
+    if isinstance(body.returned, Poison) or body.report.failed:
+        raise Poisoned
+    several = isinstance(body.returned, TupleValue) and not body.returned.results
+    returned = body.returned.items if several else (body.returned,)
+    return [body.tensor(v, cell.name.span) for v in returned]
 
 
 def _check_sequences(outer: Body, cell: tree.Cell, sequences: Sequence[Tensor], span: Span) -> None:
@@ -271,10 +275,11 @@ def _check_sequences(outer: Body, cell: tree.Cell, sequences: Sequence[Tensor], 
             )
 
 
-def _network(cell: tree.Cell, builder: Builder, body: CellBody, results: Sequence[Tensor]) -> Network:
+def _network(cell: tree.Cell, body: CellBody, results: Sequence[Tensor]) -> Network:
     from nnspec.elaborate import reachable
 
-    starts = [start for _, _, start, _ in body.states.values() if start is not None]
+    builder = body.builder
+    starts = [s.start for s in body.states.values() if s.start is not None]
     nodes = reachable(builder.nodes, [*(r.ref for r in results), *(v.ref for v in body.next_states.values()), *starts])
     used = {w for node in nodes for w in node.weights.values()}
     return Network.model_construct(
@@ -288,7 +293,7 @@ def _network(cell: tree.Cell, builder: Builder, body: CellBody, results: Sequenc
     )
 
 
-def _initial(outer: Body, template: BlockTemplate, body: CellBody, span: Span) -> tuple[list[str], list[Tensor]]:
+def _initial(outer: Body, template: BlockTemplate, body: CellBody) -> tuple[list[str], list[Tensor]]:
     """Return the states that start from outside, and what they start from."""
     if "initial" not in template.options:
         return [], []
@@ -308,7 +313,7 @@ def _initial(outer: Body, template: BlockTemplate, body: CellBody, span: Span) -
                 Code.WRONG_TYPE, f"the start of `{name}` is {describe(item)}", where, "expected a tensor"
             )
         tensor = outer.tensor(item, where)
-        declared = body.states[name][0]
+        declared = body.states[name].type
         if tensor.type.shape != declared.shape:
             raise outer.report.fail(
                 Code.SHAPE_MISMATCH,
@@ -318,16 +323,6 @@ def _initial(outer: Body, template: BlockTemplate, body: CellBody, span: Span) -
             )
         tensors.append(tensor)
     return names[: len(items)], tensors
-
-
-_STANDARD = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
-
-
-def _standard(cell: tree.Cell, template: BlockTemplate) -> str | None:
-    """Return the ONNX operator for a cell of the standard library."""
-    if cell.span.source.path.startswith("std/"):
-        return _STANDARD.get(cell.name.name)
-    return None
 
 
 def apply_bidirectional(

@@ -190,7 +190,9 @@ class Evaluator(Applier):
         value = self.builtin(name)
         if value is not None:
             return value
-        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", self._known(name))
+        layer = registry().get(name)
+        help = f"`{name}` is known in `train` blocks only" if layer and layer.where == "train" else self._known(name)
+        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", help)
 
     def _known(self, name: str) -> str:
         """Return a help sentence for an unknown name: the nearest one, and where the others are found."""
@@ -453,11 +455,12 @@ class Evaluator(Applier):
             raise self.report.fail(Code.MISPLACED, "`next` has a meaning inside a cell only", e.span)
         if e.name not in self.next_states:
             binding = self.environment.find(e.name)
-            known = binding is not None and binding.what == "state"
-            message = f"`next {e.name}` is used before it is defined" if known else f"the cell has no state `{e.name}`"
-            raise self.report.fail(
-                Code.STATE, message, e.span, help="define it above with `next " + e.name + " = ...`" if known else ""
-            )
+            if binding is not None and binding.what == "state":
+                message = f"`next {e.name}` is used before it is defined"
+                raise self.report.fail(Code.STATE, message, e.span, help=f"define it above with `next {e.name} = ...`")
+            states = [n for n, b in self.environment.bindings.items() if b.what == "state"]
+            help = suggest(e.name, states, what="states")
+            raise self.report.fail(Code.STATE, f"the cell has no state `{e.name}`", e.span, help=help)
         return self.next_states[e.name]
 
     # --- calls and pipes --------------------------------------------------------------------------------------------

@@ -205,7 +205,9 @@ def describe(value: Any) -> str:
     match value:
         case bool():
             return f"`{str(value).lower()}`"
-        case int() | float() | Symbolic():
+        case Symbolic():
+            return f"the symbolic size {value}"
+        case int() | float():
             return f"the number {value}"
         case str():
             return "a text"

@@ -26,8 +26,8 @@ class State(Frozen):
 class Recurrence(Layer, keyword="recurrence"):
     """A cell run along a sequence: the step's network, its states, and which way it runs.
 
-    Inputs are the sequences `data` [T, ...], then what is `given`, then the `initial` states. Outputs are the sequence of
-    each of the body's outputs, then each final state. Spec authors write `x -> lstm(256)`; see `cell`.
+    Inputs are the sequences `data` [T, ...], then what is `given`, then the `initial` states. Outputs are the sequence
+    of each of the body's outputs, then each final state. Spec authors write `x -> lstm(256)`; see `cell`.
     """
 
     arity = None
@@ -48,8 +48,6 @@ class Recurrence(Layer, keyword="recurrence"):
     """The body's input that holds the time index, counted from 0."""
     reverse: bool = False
     """Whether time runs backwards."""
-    standard: str | None = None
-    """The ONNX operator that computes the same, if there is one: LSTM, GRU or RNN."""
 
     @property
     def title(self) -> str:
@@ -98,8 +96,7 @@ class Last(Layer, keyword="last"):
         if lengths is None:
             return op.Gather(x[0], op.constant(-1), axis=1)
         at = op.Sub(op.Max(lengths, op.constant([1])), op.constant([1]))
-        picked = op.GatherND(x[0], op.Unsqueeze(at, [1]), batch_dims=1)
-        return picked
+        return op.GatherND(x[0], op.Unsqueeze(at, [1]), batch_dims=1)
 
 
 class First(Layer, keyword="first"):
