@@ -134,11 +134,11 @@ def valid(ctx: Lowering, like: Any, over: TensorType, label: Any = None, ignore:
     return known if keep is None else ctx.op.Mul(known, keep)
 
 
-def mean(ctx: Lowering, value: Any, over: TensorType, keep: Any) -> Any:
-    """Return the mean of what counts, and how much that is where the layer gives it."""
+def mean(ctx: Lowering, value: Any, over: TensorType, keep: Any, sign: int = 1) -> Any:
+    """Return the mean of what counts (all where `keep` is None), and how much that is where the layer gives it."""
     op = ctx.op
     if keep is None:
-        average = mean_of_all(op, value)
+        average = mean_of_all(op, value) if sign > 0 else op.Neg(mean_of_all(op, value))
         return (average, count(ctx, value, None)) if len(ctx.outputs) > 1 else average
     number = count(ctx, value, keep)
     total = op.ReduceSum(_rows(op, op.Mul(value, keep), "ReduceSum"), keepdims=0)
@@ -168,6 +168,8 @@ def mean_of_all(op: Any, value: Any) -> Any:
 def _rows(op: Any, value: Any, reduction: str) -> Any:
     # In two stages: ONNX Runtime sums one long axis naively, which loses digits.
     axes = list(range(1, len(value.shape)))
+    if all(value.shape[a] == 1 for a in axes):
+        return value
     return op.emit(reduction, (value, axes), {"keepdims": 0}) if axes else value
 
 

@@ -143,7 +143,8 @@ EXTRAS: Mapping[str, str] = {
 def recipe_text(case: str, settings: str) -> str:
     """Return the .nn text of a case with a train block."""
     name = NETWORKS[case].text.split("network ")[1].split(" ")[0]
-    return f"{NETWORKS[case].text}\ntrain {name} {{\ntarget label: int\nloss = cross_entropy(logits, label)\n{settings}\n}}"
+    loss = "target label: int\nloss = cross_entropy(logits, label)"
+    return f"{NETWORKS[case].text}\ntrain {name} {{\n{loss}\n{settings}\n}}"
 
 
 @dataclass(frozen=True)

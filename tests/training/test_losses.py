@@ -135,7 +135,10 @@ def test_masked_square_error_counts_elements() -> None:
     [
         ("accuracy(y, t)", lambda y, t, keep: (y.argmax(-1) == t)[keep].mean()),
         ("error_rate(y, t)", lambda y, t, keep: (y.argmax(-1) != t)[keep].mean()),
-        ("top_k_accuracy(y, t, k = 2)", lambda y, t, keep: (np.argsort(-y, -1)[..., :2] == t[..., None]).any(-1)[keep].mean()),
+        (
+            "top_k_accuracy(y, t, k = 2)",
+            lambda y, t, keep: (np.argsort(-y, -1)[..., :2] == t[..., None]).any(-1)[keep].mean(),
+        ),
         ("sequence_accuracy(y, t)", lambda y, t, keep: ((y.argmax(-1) == t) | ~keep).all(-1).mean()),
         ("accuracy(y, t, ignore = 3)", lambda y, t, keep: (y.argmax(-1) == t)[keep & (t != 3)].mean()),
     ],

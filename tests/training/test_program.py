@@ -161,7 +161,8 @@ def test_a_program_trains_from_its_files_with_onnxruntime_and_numpy_alone(tmp_pa
     evaluate = ort.InferenceSession(path.parent / manifest["files"]["eval"], providers=["CPUExecutionProvider"])
     given = {s["input"]: state[s["name"]] for s in manifest["state"]}
     feed = {**data, **given}
-    (accuracy,) = evaluate.run([manifest["metrics"][0]["output"]], {i.name: feed[i.name] for i in evaluate.get_inputs()})
+    wanted = [manifest["metrics"][0]["output"]]
+    (accuracy,) = evaluate.run(wanted, {i.name: feed[i.name] for i in evaluate.get_inputs()})
     assert accuracy == 1
     predict = ort.InferenceSession(path.parent / manifest["files"]["predict"], providers=["CPUExecutionProvider"])
     (probs,) = predict.run(["probs"], {i.name: feed[i.name] for i in predict.get_inputs()})
@@ -194,7 +195,8 @@ def test_dropout_drops_its_rate_anew_each_step() -> None:
 
 
 def test_dropout_follows_the_seed() -> None:
-    programs = [build(recipe_of(DROPOUT.format(rate=0.3).replace("sgd(0.001)", f"sgd(0.001) seed = {s}"))) for s in (1, 2)]
+    text = DROPOUT.format(rate=0.3)
+    programs = [build(recipe_of(text.replace("sgd(0.001)", f"sgd(0.001) seed = {seed}"))) for seed in (1, 2)]
     data = {"x": np.ones((9, 400), np.float32), "t": np.zeros((9, 1), np.float32)}
     first, second = (float(Training(p).step(data)["kept"]) for p in programs)
     assert first != second

@@ -1,7 +1,7 @@
 """The random numbers of a graph: uniform, independent over elements, layers and steps, and always the same.
 
-The bounds are five standard deviations of what truly random numbers would show; the numbers are fixed, so that the tests
-cannot fail by chance.
+The bounds are five standard deviations of what truly random numbers would show; the numbers are fixed, so that the
+tests cannot fail by chance.
 """
 
 from __future__ import annotations

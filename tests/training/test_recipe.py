@@ -27,10 +27,10 @@ def compiled(settings: str) -> Recipe:
 
 
 EXAMPLES = {
-    "optimizer": "sgd(0.1) momentum(0.1) nesterov(0.1) adam adamw adagrad rmsprop adadelta".split(),
-    "schedule": "constant(100) step(3) exponential(0.9) cosine linear(steps=10) inverse_sqrt(10)".split(),
-    "clip": "norm(1) value(15)".split(),
-    "regularize": "l1(0.1) l2(0.1) elastic(0.1,0.2)".split(),
+    "optimizer": ["sgd(0.1)", "momentum(0.1)", "nesterov(0.1)", "adam", "adamw", "adagrad", "rmsprop", "adadelta"],
+    "schedule": ["constant(100)", "step(3)", "exponential(0.9)", "cosine", "linear(steps=10)", "inverse_sqrt(10)"],
+    "clip": ["norm(1)", "value(15)"],
+    "regularize": ["l1(0.1)", "l2(0.1)", "elastic(0.1,0.2)"],
     "stop": ["patience(3)"],
 }
 
@@ -164,7 +164,8 @@ def test_every_schedule_has_a_formula_here() -> None:
 
 def applied(setting: Setting, arrays: dict[str, Array]) -> dict[str, Array]:
     """Run a clip over all arrays, or a regulariser on `w` and `g`."""
-    values = {n: ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(a.shape)) for n, a in arrays.items()}
+    float32 = ir.TensorType(ir.DataType.FLOAT)
+    values = {n: ir.Value(name=n, type=float32, shape=ir.Shape(a.shape)) for n, a in arrays.items()}
     ops = Ops(ir.Graph(list(values.values()), [], nodes=[], opset_imports={"": OPSET}, name="setting"))
     if isinstance(setting, Clip):
         outputs = setting.apply(ops, list(values.values()))
