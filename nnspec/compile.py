@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnspec.diagnostics import Diagnostic, NnspecError, SpecError
-from nnspec.elaborate import DEFAULT_LIMIT, Compiled, check_module, elaborate, elaborate_recipe, load_module
+from nnspec.diagnostics import Code, Diagnostic, NnspecError
+from nnspec.elaborate import (
+    DEFAULT_LIMIT,
+    Compiled,
+    check_module,
+    elaborate,
+    elaborate_recipe,
+    load_module,
+    survey_module,
+)
 from nnspec.source import Source
 
 if TYPE_CHECKING:
@@ -62,11 +70,10 @@ def check_file(
     A setting goes to the networks that have a parameter of its name. Raises NnspecError where the file cannot be read.
     """
     source = path if isinstance(path, Source) else read_source(path)
-    try:
-        module = load_module(source)
-    except SpecError as error:
-        return list(error.diagnostics)
-    return check_module(module, settings, limit)
+    module, found = survey_module(source)
+    if any(d.code in (Code.SYNTAX, Code.IMPORT, Code.CYCLE) for d in found):
+        return found  # what is missing would make errors of its own
+    return [*found, *check_module(module, settings, limit)]
 
 
 def initial_weights(network: Network, seed: int = 0) -> dict[str, NDArray[np.float32]]:

@@ -123,8 +123,11 @@ class SpecError(NnspecError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name most like `name`, or None where none is close."""
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return close[0] if close else None
+    known = list(allowed)
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.65):
+        return close[0]
+    starts = [k for k in known if min(len(k), len(name)) >= 3 and (name.startswith(k) or k.startswith(name))]
+    return max(starts, key=len, default=None)
 
 
 def suggest(name: str, allowed: Iterable[str], *, what: str = "names", limit: int = 40) -> str:

@@ -71,7 +71,13 @@ class ShapeError(Exception):
     """
 
     def __init__(
-        self, message: str, *, field: str | None = None, input: int | None = None, help: str = "", label: str = ""
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        input: int | tuple[int, ...] | None = None,
+        help: str = "",
+        label: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message

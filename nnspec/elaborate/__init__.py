@@ -23,7 +23,16 @@ from nnspec.syntax import tree
 if TYPE_CHECKING:
     from nnspec.recipe import Recipe
 
-__all__ = ["DEFAULT_LIMIT", "Compiled", "check_module", "elaborate", "elaborate_recipe", "load_module", "parse_setting"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "Compiled",
+    "check_module",
+    "elaborate",
+    "elaborate_recipe",
+    "load_module",
+    "parse_setting",
+    "survey_module",
+]
 
 _DEPTH = 20_000
 """Python frames allowed while elaborating: nested blocks and parentheses, each limited by itself, need many."""
@@ -49,12 +58,18 @@ def _deep() -> Any:
 
 def load_module(source: Source) -> Module:
     """Parse a file with its imports; raise SpecError with everything that is wrong."""
+    module, found = survey_module(source)
+    if found:
+        raise SpecError(found)
+    return module
+
+
+def survey_module(source: Source) -> tuple[Module, list[Diagnostic]]:
+    """Parse a file with its imports; return what can be made of it, and what is wrong at the top level."""
     report = Report()
     with _deep():
         module = load(source, report, Path(source.path).resolve().parent)
-    if report.failed:
-        raise SpecError(report.diagnostics)
-    return module
+    return module, report.diagnostics
 
 
 def parse_setting(text: str) -> Any:
@@ -205,8 +220,7 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
     with report.until_abort():
         body.bind_parameters(declaration.parameters, settings)
         body.run(declaration.body)
-        body.warn_unused()
-    if not body.output_spans and not any(d.code is Code.TOO_LARGE for d in report.diagnostics):
+    if not body.output_spans and not report.aborted:
         span = declaration.name.span
         report.add(
             Diagnostic(
@@ -222,6 +236,7 @@ def _run(module: Module, declaration: tree.Network, settings: Mapping[str, Any],
                 Code.NO_OUTPUT, f"the network `{declaration.name.name}` has no input", (Label(declaration.name.span),)
             )
         )
+    body.warn_unused()
     return body
 
 

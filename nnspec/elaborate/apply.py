@@ -164,7 +164,7 @@ class Applier:
             scope = Scope(prefix + dot, prefix + dot, reuse=template.uses > 1)
             with self.inside(scope), self.frozen() if inner is not body else nullcontext():
                 return self.builder.node(
-                    inner.layer, inputs, scope, inner.span, name=name, suffix=suffix, arguments=inner.arguments
+                    inner.layer, inputs, scope, span, name=name, suffix=suffix, arguments=inner.arguments
                 )
         with self.inside(scope):
             return self.apply(body, inputs, span)

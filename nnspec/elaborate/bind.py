@@ -249,7 +249,13 @@ def _plain(value: Any, annotation: Any) -> Any:
             return value
         case Tensor() | TupleValue():
             raise Unfit
-    if is_number(value) or isinstance(value, BaseModel) or value is None:
+    if is_number(value):
+        # Pydantic would take 1 for true and 2.0 for 2; a spec says what it means.
+        holds = {int: {"int", "float"}, float: {"float"}}.get(type(value), {"Symbolic"})
+        if not kinds & holds:
+            raise Unfit
+        return value
+    if isinstance(value, BaseModel) or value is None:
         return value
     raise Unfit
 
@@ -361,7 +367,7 @@ def _translate(
         elif bounds and not isinstance(values.get(name), Word):
             item = bounds[0]
             key, text = _BOUNDS[item["type"]]
-            limit = text.format(item["ctx"][key])
+            limit = text.format(f"{item['ctx'][key]:g}")
             found.append(
                 report.fail(
                     Code.OUT_OF_RANGE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from nnspec.diagnostics import Code, Diagnostic, Label, Severity
+from nnspec.diagnostics import Code, Label
 from nnspec.dims import Symbolic
 from nnspec.elaborate.apply import is_cell
 from nnspec.elaborate.builder import Builder, Scope
@@ -45,6 +45,7 @@ class Body(Evaluator):
         self.outputs: list[Output] = []
         self.output_spans: dict[str, Span] = {}
         self.returned: Any = None
+        self.returned_spans: list[Span] = []
         self.loops = 0
 
     # --- statements -------------------------------------------------------------------------------------------------
@@ -84,6 +85,9 @@ class Body(Evaluator):
                     self.returned = POISON
                 else:
                     self.returned = values[0] if len(values) == 1 else TupleValue(tuple(values))
+                items = self.returned.items if isinstance(self.returned, TupleValue) else (self.returned,)
+                spans = [e.span for e in s.values]
+                self.returned_spans = spans if len(spans) == len(items) else spans[:1] * len(items)
             case tree.For():
                 self._for(s)
             case tree.Const():
@@ -359,7 +363,6 @@ class Body(Evaluator):
             scope = self.scope.child(name or self.scope.fresh(template.factory.name))
             body = self.enter(template, inputs, span, self.builder, scope)
             body.run(template.factory.declaration.body)
-            body.warn_unused()
             declaration = template.factory.declaration
             if body.returned is None:
                 raise self.report.fail(
@@ -368,11 +371,13 @@ class Body(Evaluator):
                     declaration.name.span,
                     help="end it with `return ...`",
                 )
+            body.warn_unused()
             if isinstance(body.returned, Poison):
                 raise Poisoned
             if isinstance(body.returned, TupleValue):
-                return TupleValue(tuple(self.tensor(v, span) for v in body.returned.items))
-            return body.tensor(body.returned, declaration.name.span)
+                items = zip(body.returned.items, body.returned_spans, strict=True)
+                return TupleValue(tuple(body.tensor(v, at) for v, at in items))
+            return body.tensor(body.returned, body.returned_spans[0])
 
     def apply_bidirectional(
         self, template: Bidirectional, inputs: Sequence[Tensor], span: Span, name: str | None
@@ -453,8 +458,7 @@ class Body(Evaluator):
                     continue
                 named = binding.what in ("input", "param")
                 help = "use it, or remove it" if named else f"remove it, or call it `_{name}`"
-                message = f"the {binding.what} `{name}` is never used"
-                self.report.add(Diagnostic(Code.UNUSED, message, (Label(binding.span),), help, Severity.WARNING))
+                self.report.warn(Code.UNUSED, f"the {binding.what} `{name}` is never used", binding.span, help=help)
 
 
 class _Entered:

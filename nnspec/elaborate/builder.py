@@ -57,6 +57,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.spans: dict[str, Span] = {}
         self.weights: dict[str, Weight] = {}
+        self.origins: dict[str, Span] = {}
         self.names: set[str] = set()
         self.symbols: dict[str, Symbolic] = {}
         self.masks: dict[str, str] = {}
@@ -110,7 +111,13 @@ class Builder:
         local = name or scope.fresh(layer.keyword)
         path = scope.node_path + local + suffix
         weights = {
-            role: self._weight(f"{scope.path}{local}.{role}" if role else scope.path + local, spec, scope, span)
+            role: self._weight(
+                f"{scope.path}{local}.{role}" if role else scope.path + local,
+                spec,
+                scope,
+                span,
+                next((at for f, at in (arguments or {}).items() if getattr(layer, f, None) is spec.init), span),
+            )
             for role, spec in specs.items()
         }
         if path in self.names:
@@ -154,7 +161,7 @@ class Builder:
         others: dict[tuple[str, int, int], Label] = {}
         for i, tensor in enumerate(inputs):
             at = tensor.span
-            if error.input in (None, i) and at is not span:
+            if (error.input is None or i in _several(error.input)) and at is not span:
                 others.setdefault((at.source.path, at.start, at.end), Label(at, f"gives {tensor.type}"))
         label = error.label if error.input is None else ""
         return self.report.fail(
@@ -183,7 +190,7 @@ class Builder:
                 help="a size is probably larger than meant; `--limit N` raises the limit",
             )
 
-    def _weight(self, name: str, spec: WeightSpec, scope: Scope, span: Span) -> str:
+    def _weight(self, name: str, spec: WeightSpec, scope: Scope, span: Span, init_span: Span) -> str:
         known = self.weights.get(name)
         if known is not None:
             if not scope.reuse:
@@ -195,6 +202,7 @@ class Builder:
                     Code.SHAPE_MISMATCH,
                     f"the shared weight `{name}` is {list(known.shape)}, and is needed here as {list(spec.shape)}",
                     span,
+                    others=[Label(self.origins[name], "made here first")],
                     help="all uses of a shared layer need inputs of one shape",
                 )
             return name
@@ -210,8 +218,9 @@ class Builder:
                 span,
                 help="a size or repetition is probably larger than meant; `--limit N` raises the limit",
             )
-        self._check_init(weight, span)
+        self._check_init(weight, init_span)
         self.weights[name] = weight
+        self.origins[name] = span
         return name
 
     def _check_init(self, weight: Weight, span: Span) -> None:
@@ -223,6 +232,10 @@ class Builder:
     def symbol(self, name: str) -> Dim:
         """Return the symbolic size of a name, declaring it."""
         return self.symbols.setdefault(name, Symbolic.symbol(name))
+
+
+def _several(inputs: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (inputs,) if isinstance(inputs, int) else inputs
 
 
 def _unfit(init: AnyInitializer, shape: tuple[int, ...], name: str) -> str:

@@ -33,6 +33,7 @@ class Report:
         self.chain: list[Label] = []
         self.work = 0
         """Statements run and templates applied so far."""
+        self.aborted = False
         self.broken: set[str] = set()
         """Blocks that use themselves without end."""
         self._seen: set[tuple[str, str, int, int]] = set()
@@ -51,14 +52,15 @@ class Report:
             self.diagnostics.append(diagnostic)
 
     def warn(self, code: Code, message: str, span: Span, text: str = "", help: str = "") -> None:
-        """Record a warning."""
-        self.add(Diagnostic(code, message, (Label(span, text),), help, Severity.WARNING, tuple(self.chain)))
+        """Record a warning: it holds wherever the block is called from."""
+        self.add(Diagnostic(code, message, (Label(span, text),), help, Severity.WARNING))
 
     def fail(
         self, code: Code, message: str, span: Span, text: str = "", help: str = "", others: Iterable[Label] = ()
     ) -> Fail:
         """Return an error to raise."""
-        return Fail(Diagnostic(code, message, (Label(span, text), *others), help, Severity.ERROR, tuple(self.chain)))
+        chain = tuple(call for call in self.chain if call.span is not span)
+        return Fail(Diagnostic(code, message, (Label(span, text), *others), help, Severity.ERROR, chain))
 
     @contextmanager
     def until_abort(self) -> Iterator[None]:
@@ -66,6 +68,7 @@ class Report:
         try:
             yield
         except Abort as failure:
+            self.aborted = True
             self.add(failure.diagnostic)
 
     def abort(self, code: Code, message: str, span: Span, text: str = "", help: str = "") -> Abort:

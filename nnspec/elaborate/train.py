@@ -23,6 +23,8 @@ from nnspec.syntax import tree
 
 _SLOTS = ("optimizer", "schedule", "regularize", "clip", "stop")
 _PLAIN = ("batch", "epochs", "seed", "carry")
+_EXAMPLES = {"loss": "loss = cross_entropy(logits, label)", "optimizer": "optimizer = adam(lr = 0.001)"}
+"""The settings that a train block must have."""
 SETTINGS = ("loss", *_SLOTS, *_PLAIN)
 """Every setting of a train block, besides its targets and metrics."""
 
@@ -85,6 +87,12 @@ class TrainBody(Body):
                 return RecipeFactory(setting)
         return super().builtin(name)
 
+    def _known(self, name: str) -> str:
+        if self.slot is None:
+            return super()._known(name)
+        fitting = [k for k, setting in setting_registry().items() if setting.slot == self.slot]
+        return suggest(name, fitting, what=f"values of `{self.slot}`")
+
 
 def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Network) -> Recipe | None:
     """Return a train block's recipe, or None with the errors in the report."""
@@ -95,10 +103,12 @@ def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Ne
     for parameter in declaration.parameters:
         environment.bind(parameter.name.name, body.environment.bindings[parameter.name.name].value, parameter.name.span)
     for known in base.inputs:
-        environment.bind(known.name, Tensor(known.name, known.type, declaration.name.span))
+        declared = body.environment.bindings.get(known.name)
+        span = declared.span if declared is not None and declared.span is not None else declaration.name.span
+        environment.bind(known.name, Tensor(known.name, known.type, span), span)
     for output in base.outputs:
         span = body.output_spans[output.name]
-        environment.bind(output.name, Tensor(output.value, types[output.value], span))
+        environment.bind(output.name, Tensor(output.value, types[output.value], span), span)
     train = TrainBody(report, builder, environment, Scope("", "train."), body.library)
     settings: dict[str, tree.Assign] = {}
     targets: list[str] = []
@@ -130,17 +140,10 @@ def run_train(body: Body, base: Network, block: tree.Train, declaration: tree.Ne
                         help="it holds targets, metrics and settings",
                     ).diagnostic
                 )
-    for missing in ("loss", "optimizer"):
-        if missing not in settings:
-            example = "loss = cross_entropy(logits, label)" if missing == "loss" else "optimizer = adam(lr = 0.001)"
-            report.add(
-                report.fail(
-                    Code.MISSING_SETTING,
-                    f"the train block has no `{missing}`",
-                    block.network.span,
-                    help=f"add `{example}`",
-                ).diagnostic
-            )
+    if missing := [s for s in _EXAMPLES if s not in settings]:
+        message = "the train block has no " + " and no ".join(f"`{m}`" for m in missing)
+        help = "add " + " and ".join(f"`{_EXAMPLES[m]}`" for m in missing)
+        report.add(report.fail(Code.MISSING_SETTING, message, block.network.span, help=help).diagnostic)
     loss = _scalar(train, settings["loss"].value, "loss") if "loss" in settings else POISON
     outputs = []
     for name, metric in metrics.items():

@@ -41,8 +41,26 @@ def _spatial(layer: Layer, x: TensorType) -> tuple[Dim, ...]:
 def _channels(layer: Layer, x: TensorType) -> int:
     channels = x.shape[0]
     if not isinstance(channels, int):
-        raise ShapeError(f"`{layer.keyword}` needs a fixed number of channels, and gets `{channels}`", input=0, label=f"gives {x}")
+        raise ShapeError(
+            f"`{layer.keyword}` needs a fixed number of channels, and gets `{channels}`",
+            input=0,
+            label=f"gives {x}",
+            help="channels come first: a sequence [T, features] needs `transpose` before",
+        )
     return channels
+
+
+def _check_groups(groups: int, channels: int, filters: int) -> None:
+    for count, name in ((channels, "input channel"), (filters, "filter")):
+        if count % groups:
+            common = math.gcd(channels, filters)
+            fitting = [str(d) for d in range(1, min(common, 1024) + 1) if common % d == 0]
+            raise ShapeError(
+                f"{count} {name}{'s' * (count > 1)} cannot be split into {groups} groups",
+                field="groups",
+                label=f"does not divide {count}",
+                help=f"the channels, {channels}, and the filters, {filters}, can be split into {', '.join(fitting)}",
+            )
 
 
 class Conv(Layer, keyword="conv"):
@@ -82,14 +100,7 @@ class Conv(Layer, keyword="conv"):
         (image,) = x
         kernel, stride, dilation, begins, ends = self._geometry(image)
         channels = _channels(self, image)
-        for count, name in ((channels, "input channels"), (self.filters, "filters")):
-            if count % self.groups:
-                raise ShapeError(
-                    f"{count} {name} cannot be split into {self.groups} groups",
-                    field="groups",
-                    label=f"does not divide {count}",
-                    help=f"divisors of {count}: {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}"[:120],
-                )
+        _check_groups(self.groups, channels, self.filters)
         spatial = image.shape[1:]
         padded = [s + b + e for s, b, e in zip(spatial, begins, ends, strict=True)]
         check_fits(kernel, dilation, padded, spatial, image)
@@ -178,11 +189,7 @@ class ConvTranspose(Layer, keyword="conv_transpose"):
         (image,) = x
         kernel, stride, dilation, extra, begins, ends = self._geometry(image)
         channels = _channels(self, image)
-        for count, name in ((channels, "input channels"), (self.filters, "filters")):
-            if count % self.groups:
-                raise ShapeError(
-                    f"{count} {name} cannot be split into {self.groups} groups", field="groups", label=f"does not divide {count}"
-                )
+        _check_groups(self.groups, channels, self.filters)
         out = tuple(
             (size - 1) * s + d * (k - 1) + 1 + e - b - f
             for size, k, s, d, e, b, f in zip(image.shape[1:], kernel, stride, dilation, extra, begins, ends, strict=True)

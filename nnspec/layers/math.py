@@ -357,7 +357,9 @@ class Where(Layer, keyword="where"):
 
     def infer(self, *x: TensorType) -> TensorType:
         if x[1].dtype != x[2].dtype:
-            raise ShapeError(f"`where` cannot mix {x[1]} and {x[2]}")
+            raise ShapeError(
+                f"`where` cannot mix {x[1]} and {x[2]}", input=(1, 2), help="`real` turns integers into real numbers"
+            )
         return TensorType(shape=broadcast("where", x), dtype=x[1].dtype, batch=any(t.batch for t in x))
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:

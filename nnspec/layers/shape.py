@@ -108,8 +108,7 @@ class Concat(Layer, keyword="concat"):
                 if a != axis and left != right:
                     raise ShapeError(
                         f"`concat` along axis {axis} cannot join {x[0]} and {t}",
-                        input=i,
-                        label=f"gives {t}",
+                        input=(0, i),
                         help=f"axis {a} is {left} in the first and {right} in input {i + 1}; all but the joined axis must agree",
                     )
         shape = list(x[0].shape)

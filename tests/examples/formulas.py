@@ -134,7 +134,17 @@ def resnet(depths: list[int], *, bottlenecks: bool) -> tuple[int, int]:
 def mobilenet() -> tuple[int, int]:
     n, size = Count(), 112
     channels = n.conv(3, 32, 3, size, bias=False, norm=True)
-    for filters, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
+    for filters, stride in [
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        *[(512, 1)] * 5,
+        (1024, 2),
+        (1024, 1),
+    ]:
         size //= stride
         n.conv(channels, channels, 3, size, groups=channels, bias=False, norm=True)
         channels = n.conv(channels, filters, 1, size, bias=False, norm=True)

@@ -153,7 +153,9 @@ def test_exports_and_runs(case: Case) -> None:
         feed: dict[str, Any] = {w.name: np.zeros(w.shape, np.float32) for w in network.weights} if large else {}
         for i in network.inputs:
             shape = [batch, *(evaluate(d, SIZES) for d in i.type.shape)]
-            feed[i.name] = rng.standard_normal(shape, np.float32) if i.type.dtype == "float32" else rng.integers(0, 50, shape)
+            feed[i.name] = (
+                rng.standard_normal(shape, np.float32) if i.type.dtype == "float32" else rng.integers(0, 50, shape)
+            )
         results = session.run([o.name for o in network.outputs], feed)
         for output, result in zip(network.outputs, results, strict=True):
             assert result.shape == (batch, *(evaluate(d, SIZES) for d in types[output.value].shape))
