@@ -29,7 +29,7 @@ def build(recipe: Recipe) -> Program:
     Raise GradientError where an operator on the way from the loss to a weight has no gradient rule.
     """
     step, states = _step(recipe)
-    evaluate = _evaluate(recipe)
+    evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
     initial = {s.name: s.start for s in states if s.start is not None}
     return Program(describe(recipe, states), step, evaluate, predict, initial)
@@ -173,9 +173,12 @@ def _update(
     return results
 
 
-def _evaluate(recipe: Recipe) -> ir.Model:
-    lowered = lower(recipe.network)
-    _finish(lowered, _figure_outputs(recipe, lowered), lowered.weights.values())
+def _evaluate(recipe: Recipe, states: list[State]) -> ir.Model:
+    lowered = lower(recipe.network, carry=recipe.carry)
+    outputs = _figure_outputs(recipe, lowered)
+    outputs |= {s.output: lowered.carries[s.name][1] for s in states if s.kind == "carry" and s.output is not None}
+    carried = [before for before, _ in lowered.carries.values()]
+    _finish(lowered, outputs, [*lowered.weights.values(), *carried])
     return _model(lowered)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnspec.recipe import Optimizer, registry
 from nnspec.training import build, gradients
 from tests.training.cases import EXTRAS, NETWORKS, OPTIMIZERS, ORACLE, STEPS, digest, recipe_text, start
 from tests.training.programs import Array, Graph, Training, recipe_of
@@ -67,3 +68,8 @@ def test_five_steps_equal_pytorch(case: str, kind: str, oracle: dict[str, Array]
     for name in names:
         assert_close(training.state[name], oracle[f"{case}/{kind}/{name}"], f"{kinds[name]} {name}")
     assert training.state["step"] == STEPS
+
+
+def test_every_optimizer_has_a_case() -> None:
+    optimizers = {keyword for keyword, cls in registry().items() if issubclass(cls, Optimizer)}
+    assert {text.split("(")[0] for text in OPTIMIZERS.values()} == optimizers

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from nnspec_runtime.program import parse_manifest
 from safetensors.numpy import load_file
 
 from nnspec.initializers import sample
@@ -56,6 +57,7 @@ def test_manifest_names_everything() -> None:
     program = build(recipe_of(SMALL))
     manifest = program.manifest
     assert json.loads(json.dumps(manifest)) == manifest
+    assert parse_manifest(manifest).settings.stop is not None
     assert {k: manifest[k] for k in ("format", "version", "network", "train")} == {
         "format": "nnspec-training",
         "version": 1,
@@ -269,3 +271,33 @@ def test_a_weighted_sum_of_losses() -> None:
     found = one.step(data)
     assert found["loss"] == pytest.approx(0.5 * found["first"] + 2 * found["second"], rel=1e-6)
     assert one.program.manifest["metrics"][0]["goal"] == "min"
+
+
+CARRY = """
+network N {{ input x: [T, 3] output h = x -> freeze lstm(4) output y = h -> dense(2) }}
+train N {{ target t: [T, 2] loss = square_error(y, t) metric middle = mean(y) optimizer = sgd(0.1) {carry} }}
+"""
+
+
+def test_carried_states_continue_a_sequence_that_was_cut() -> None:
+    whole, cut = (build(recipe_of(CARRY.format(carry=carry))) for carry in ("", "carry = true"))
+    assert not [s for s in whole.manifest["state"] if s["kind"] == "carry"]
+    carried = [s for s in cut.manifest["state"] if s["kind"] == "carry"]
+    assert [s["shape"] for s in carried] == [["batch", 4], ["batch", 4]]
+    assert cut.manifest["settings"]["carry"]
+    x, t = draw("carry/x", (5, 8, 3)), np.zeros((5, 8, 2), np.float32)
+    expected = Graph(whole.eval)({"x": x, "t": t, **whole.state})
+    for model in (cut.eval, cut.step):
+        graph = Graph(model)
+        state = {**cut.state, **{s["name"]: np.zeros((5, 4), np.float32) for s in carried}}
+        middles = []
+        for part in (slice(0, 3), slice(3, 8)):
+            given = {s["input"]: state[s["name"]] for s in cut.manifest["state"]}
+            found = graph({"x": x[:, part], "t": t[:, part], **given})
+            state |= {s["name"]: found[s["output"]] for s in carried}
+            middles.append(float(found["middle"]))
+            if model is cut.step:
+                # The weights stay, so that both parts see the same ones.
+                assert (found["dense1.weight.next"] != state["dense1.weight"]).any()
+        assert (3 * middles[0] + 5 * middles[1]) / 8 == pytest.approx(float(expected["middle"]), rel=1e-5)
+    assert [name for name in cut.state if name in {s["name"] for s in carried}] == []
