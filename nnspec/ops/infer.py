@@ -21,7 +21,7 @@ _SAME = frozenset(
     """Abs Neg Sign Exp Log Sqrt Reciprocal Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Tanh Sigmoid
     HardSigmoid Relu LeakyRelu PRelu Elu Selu Celu Gelu Softplus Softsign Mish HardSwish ThresholdedRelu Erf Clip Not
     Floor Ceil Round Identity Softmax LogSoftmax CumSum Trilu LRN LpNormalization InstanceNormalization
-    GroupNormalization ScatterElements ScatterND""".split()  # noqa: SIM905
+    GroupNormalization MeanVarianceNormalization ScatterElements ScatterND""".split()  # noqa: SIM905
 )
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Min", "Max", "Sum", "Mean"})
 _COMPARE = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.registry import vjp
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import NodeView, Term
@@ -137,7 +138,8 @@ LOWERINGS: dict[str, WeightGradient] = {"gemm": by_gemm, "batched_gemm": by_batc
 
 
 def _fixed(dim: int | str | None) -> int:
-    assert isinstance(dim, int)
+    if not isinstance(dim, int):
+        raise GradientError("the weight's dims have to be numbers")
     return dim
 
 

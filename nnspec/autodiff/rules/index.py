@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from nnspec.autodiff.registry import vjp
 from nnspec.autodiff.rules.places import through_places
@@ -22,7 +23,7 @@ def gather(dy: Term, n: NodeView) -> Term:
             whole = dy.unsqueeze([axis]) if index.rank == 0 else dy
             return pad_axis(whole, axis, picked[0], size - picked[0] - len(picked))
     if axis == 0:
-        return op.ScatterND(x.zeros(), index.unsqueeze([-1]), dy, reduction="add")
+        return op.ScatterND(x.zeros(), index.cast(ir.DataType.INT64).unsqueeze([-1]), dy, reduction="add")
     if index.rank != 1:
         behind = [dy.shape(axis + index.rank)] if axis + index.rank < dy.rank else []
         dy = dy.reshape(op.Concat(dy.shape(0, axis), [-1], *behind, axis=0))

@@ -23,8 +23,10 @@ def max_pool(dy: Term, n: NodeView) -> Term:
     indices = n.output(1, "indices", ir.DataType.INT64)
     if indices.value.shape is None:
         indices.value.shape = n.y.value.shape
-    window = _window(n)
-    apart = all(s >= k for s, k in zip(window.strides, window.extent, strict=True))
+    kernel = n.attr("kernel_shape")
+    ones = [1] * len(kernel)
+    spans = zip(kernel, n.attr("strides", ones), n.attr("dilations", ones), strict=True)
+    apart = all(stride >= dilation * (size - 1) + 1 for size, stride, dilation in spans)
     return add_at(indices, dy, n.x[0], unique=apart)
 
 

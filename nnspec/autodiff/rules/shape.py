@@ -58,7 +58,7 @@ def concat(n: NodeView) -> list[Term | None]:
         return [dy]
     if all(isinstance(s, int) for s in sizes) and sum(n.wanted) == 1:
         i = n.wanted.index(True)
-        ends = np.cumsum(sizes).tolist()
+        ends = np.cumsum([int(s) for s in sizes if s is not None]).tolist()
         return [dy.slice(axis, ends[i - 1] if i else 0, ends[i]) if j == i else None for j in range(len(sizes))]
     if all(isinstance(s, int) for s in sizes):
         lengths: object = sizes
