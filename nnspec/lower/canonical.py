@@ -117,8 +117,10 @@ class _Form:
     def _linear(self, node: Node) -> bool:
         """Return whether a value of the data alone is looked into; all others are data as they are."""
         layer = node.layer
-        plain = isinstance(layer, Dense | Concat | Split) or (isinstance(layer, Slice) and layer.step == 1)
-        plain = plain or (isinstance(layer, Add) and layer.number is None)
+        plain = isinstance(layer, Dense | Concat | Split | Add | Sub | Neg) or (
+            isinstance(layer, Slice) and layer.step == 1
+        )
+        plain = plain or (isinstance(layer, Mul) and layer.number is not None)
         return plain and all(self.types[v].rank == 1 for v in node.inputs)
 
     def _product(self, node: Node, size: int) -> Expr:
