@@ -45,7 +45,8 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # Where click itself meets the broken pipe, it exits.
         _close_stdout()
         return BAD_INPUT
     except SpecError as error:
