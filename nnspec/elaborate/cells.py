@@ -13,6 +13,7 @@ from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
 from nnspec.elaborate.report import Poisoned
 from nnspec.elaborate.values import (
+    POISON,
     Bidirectional,
     BlockTemplate,
     LayerTemplate,
@@ -50,6 +51,9 @@ class CellBody(Body):
         self.next_spans: dict[str, Span] = {}
         self.states: dict[str, _State] = {}
         self.later: dict[str, Span] = {}
+        """The states that the cell declares anywhere."""
+        self.stuck = False
+        """Whether a `next` is wrong."""
 
     def _statement(self, s: tree.Statement) -> None:
         match s:
@@ -133,14 +137,16 @@ class CellBody(Body):
                     help=f"declare it with `state {name}: [...]`" + (", above" if name in self.later else ""),
                 ).diagnostic
             )
-            self.next_states[name] = value
+            self.next_states[name] = POISON
             return
         self.next_states[name] = value
         self.next_spans[name] = s.name.span
         if isinstance(value, Poison) or name not in self.states:
+            self.stuck = True
             return
         declared, span = self.states[name].type, self.states[name].span
         if value.type.shape != declared.shape or value.type.dtype != declared.dtype:
+            self.stuck = True
             self.report.add(
                 self.report.fail(
                     Code.SHAPE_MISMATCH,
@@ -152,8 +158,8 @@ class CellBody(Body):
             )
 
     def check_states(self, cell: tree.Cell) -> None:
-        """Report the states that no `next` moves."""
-        if not self.states and not self.report.failed:
+        """Report the states that no `next` moves; raise Poisoned where the states do not all move as they should."""
+        if not self.later:
             fail = self.report.fail(
                 Code.STATE, f"the cell `{cell.name.name}` has no state", cell.name.span, help="a `block` has none"
             )
@@ -167,6 +173,8 @@ class CellBody(Body):
                     help=f"say how it moves: `next {name} = ...`",
                 )
                 self.report.add(fail.diagnostic)
+        if not self.later or self.stuck or not self.states.keys() == self.later.keys() == self.next_states.keys():
+            raise Poisoned
 
 
 def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:
@@ -179,15 +187,18 @@ def apply_cell(outer: Body, template: BlockTemplate, inputs: Sequence[Tensor], s
         where = template.arguments["reverse"]
         raise report.fail(Code.WRONG_TYPE, f"`reverse` is {describe(reverse)}", where, "expected `true` or `false`")
     with outer.entered(template, span):
+        _check_given(outer, template, cell, inputs, span)
         data = outer.data_of(template, inputs, [*cell.data, *cell.given], span)
         sequences = [data[i.name] for i in cell.data]
         given = [data[i.name] for i in cell.given]
         _check_sequences(outer, cell, sequences, span)
         body = _body(outer, template, cell, sequences, given)
         body.run(cell.body)
-        body.check_states(cell)
+        sound = body.guard(body.check_states, cell)
+        results = body.guard(_results, body, cell)
+        if isinstance(sound, Poison) or isinstance(results, Poison):
+            raise Poisoned
         body.warn_unused()
-        results = _results(body, cell)
         step = body.environment.bindings["step"]
         uses_step = step.used and step.value.ref == "step"
         if not uses_step:
@@ -239,14 +250,27 @@ def _body(
 
 def _results(body: CellBody, cell: tree.Cell) -> list[Tensor]:
     """Return what a cell returns at each step; raise Fail where that is nothing."""
-    if body.returned is None and not body.report.failed:
+    if body.returned is None:
         message = f"the cell `{cell.name.name}` returns nothing"
         raise body.report.fail(Code.NO_RETURN, message, cell.name.span, help="end it with `return next h`")
-    if isinstance(body.returned, Poison) or body.report.failed:
+    if isinstance(body.returned, Poison):
         raise Poisoned
     several = isinstance(body.returned, TupleValue) and not body.returned.results
     returned = body.returned.items if several else (body.returned,)
     return [body.tensor(v, cell.name.span) for v in returned]
+
+
+def _check_given(outer: Body, template: BlockTemplate, cell: tree.Cell, inputs: Sequence[Tensor], span: Span) -> None:
+    """Raise Fail where the sequences are there, and what is given beside them is not."""
+    free = [i.name for i in cell.given if i.name not in template.data]
+    if free and len(inputs) == sum(i.name not in template.data for i in cell.data):
+        arguments = ", ".join(f"{n} = ..." for n in free)
+        raise outer.report.fail(
+            Code.MISSING_ARGUMENT,
+            f"the cell `{cell.name.name}` is given {' and '.join(f'`{n}`' for n in free)} beside its sequence",
+            span,
+            help=f"name {'them' if len(free) > 1 else 'it'}: `{cell.name.name}(..., {arguments})`",
+        )
 
 
 def _check_sequences(outer: Body, cell: tree.Cell, sequences: Sequence[Tensor], span: Span) -> None:
@@ -331,9 +355,8 @@ def apply_bidirectional(
     """Run a cell both ways; join each result and final state."""
     cell = template.cell
     if not isinstance(cell, BlockTemplate) or not is_cell(cell):
-        raise outer.report.fail(
-            Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", template.span
-        )
+        where = getattr(cell, "span", template.span)
+        raise outer.report.fail(Code.WRONG_TYPE, f"`bidirectional` needs a cell, and gets {describe(cell)}", where)
     if "reverse" in cell.options:
         raise outer.report.fail(
             Code.SURPLUS_ARGUMENT,

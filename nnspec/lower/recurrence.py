@@ -56,7 +56,11 @@ class Loop:
         self.folded_sizes = FoldedSizes(ctx.sizes, self.length)
         sequences, rest = x[: len(layer.data)], x[len(layer.data) :]
         self.sequences = dict(zip(layer.data, sequences, strict=True))
-        self.initial = dict(zip(layer.initial, rest[len(layer.given) :], strict=True))
+        begin = len(x) - len(layer.initial)
+        self.initial = {
+            name: x[i] if ctx.inputs[i].batch else self.op.Expand(x[i], self._batched(ctx.inputs[i]))
+            for i, name in enumerate(layer.initial, begin)
+        }
         self.outer: dict[str, ir.Value] = dict(zip(layer.given, rest, strict=False))
         """Values computed once, before the loop."""
         self.folded: dict[str, ir.Value] = {}
@@ -130,6 +134,10 @@ class Loop:
     def _shape(self, *dims: Dim | ir.Value) -> ir.Value:
         return self.op.Concat(*(d if isinstance(d, ir.Value) else self.sizes.dim(d) for d in dims), axis=0)  # type: ignore[no-any-return]
 
+    def _batched(self, type_: TensorType) -> ir.Value:
+        """Return [batch, ...] to expand to."""
+        return self._shape(self.sizes.batch(), *type_.shape)
+
     def _dims(self, type_: TensorType) -> list[int | str]:
         return [BATCH, *(_size(d) for d in type_.shape)] if type_.batch else [_size(d) for d in type_.shape]
 
@@ -202,7 +210,6 @@ class Loop:
         if state.name in self.initial:
             return self.initial[state.name]
         op, dims = self.op, state.type.shape
-        shape = op.Concat(self.sizes.batch(), *(self.sizes.dim(d) for d in dims), axis=0)
         if state.start is not None:
             first = self.outer[state.start]
         else:
@@ -210,7 +217,7 @@ class Loop:
             fixed = tuple(d for d in dims if isinstance(d, int))
             whole = fixed if len(fixed) == len(dims) and state.init.kind != "constant" else ()
             first = op.constant(state.init.sample(whole, (1, 1), np.random.default_rng(0)).astype(np.float32))
-        start: ir.Value = op.Expand(first, shape)
+        start: ir.Value = op.Expand(first, self._batched(state.type))
         if not self.ctx.options.carry or self.layer.reverse:
             return start
         if state.start is not None:
