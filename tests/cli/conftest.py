@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nnspec.cli import main
 
 SPEC = """network Points(hidden = 8) {

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nnspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from safetensors.numpy import save_file
+
+import nnspec
 from nnspec.compile import compile_network, initial_weights
 from nnspec.export import save_network
-from safetensors.numpy import save_file
 
 
 def session(path: Path) -> ort.InferenceSession:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nnspec.compile
 import pytest
+
+import nnspec.compile
 from nnspec.cli import COMMANDS, failures
 
 

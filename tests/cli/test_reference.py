@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from nnspec.initializers import NAMED
 from nnspec.ir import Network, registry
 from nnspec.recipe import registry as settings

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from nnspec.ir import Network
 
 BAD = """network Bad {
