@@ -216,6 +216,13 @@ class Lrn(Layer, keyword="lrn"):
     def infer(self, *x: TensorType) -> TensorType:
         if x[0].rank < 2:
             raise ShapeError(f"`lrn` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}")
+        if self.size % 2 == 0:
+            raise ShapeError(
+                "`lrn` sums as many channels before as behind",
+                field="size",
+                label="must be odd",
+                help="ONNX Runtime knows odd sizes only",
+            )
         return x[0]
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:

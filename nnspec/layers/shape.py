@@ -321,7 +321,9 @@ class Repeat(Layer, keyword="repeat"):
         return x[0].with_shape((self.count, *x[0].shape))
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        return ctx.op.Expand(ctx.op.Unsqueeze(x[0], [1]), ctx.shape(ctx.outputs[0]))
+        ones = [ctx.op.constant([1] * n) for n in (1, ctx.inputs[0].rank) if n]
+        target = ctx.op.Concat(ones[0], ctx.dim(self.count), *ones[1:], axis=0)
+        return ctx.op.Expand(ctx.op.Unsqueeze(x[0], [1]), target)
 
 
 class Upsample(Layer, keyword="upsample"):
