@@ -7,6 +7,7 @@
 from nnspec.autodiff import rules as rules
 from nnspec.autodiff.driver import differentiate
 from nnspec.autodiff.errors import GradientError
+from nnspec.autodiff.model import gradient
 from nnspec.autodiff.registry import GRADIENTS, ZERO
 
-__all__ = ["GRADIENTS", "ZERO", "GradientError", "differentiate"]
+__all__ = ["GRADIENTS", "ZERO", "GradientError", "differentiate", "gradient"]

@@ -27,6 +27,7 @@ def differentiate(
     """
     op = Emit(ops)
     wanted = set(wrt)
+    mark = len(ops.graph)
     path, active = _path(ops.graph, of, wanted)
     start = Term(of, op)
     first = Grad(start.like(1), False) if seed is None else Grad(Term(seed, op), True)
@@ -40,6 +41,7 @@ def differentiate(
     for value in wrt:
         total = _total(op, grads, value, keep=True) if value in active or value is of else None
         results.append(None if total is None else total.filled(Term(value, op)).value)
+    ops.prune(mark, keep=[r for r in results if r is not None])
     return results
 
 

@@ -130,6 +130,21 @@ class Ops:
         sub._prefix, sub._bodies = prefix, self._bodies
         return sub
 
+    def prune(self, start: int, keep: Sequence[ir.Value] = ()) -> None:
+        """Remove those nodes from number `start` on of which nothing is used; the values of `keep` count as used."""
+        kept = {*keep, *self.graph.outputs}
+        gone: set[ir.Value] = set()
+        for node in reversed(list(self.graph)[start:]):
+            if any(out in kept or out.uses() for out in node.outputs):
+                continue
+            for i in range(len(node.inputs)):
+                node.replace_input_with(i, None)
+            self.graph.remove(node)
+            gone.update(node.outputs)
+        if gone:
+            self._constants = {k: v for k, v in self._constants.items() if v not in gone}
+            self._shared = {k: v for k, v in self._shared.items() if not gone & {v, *(v if type(v) is tuple else ())}}
+
     def _append(
         self,
         op_type: str,

@@ -158,7 +158,7 @@ def batch_dvar(dy: Term, n: NodeView) -> Term | None:
     """(var + e)^(-1/2) by var; the running variance is not used in training."""
     if _training(n):
         return None
-    return batch_dscale(dy, n) * n.x[1] * -0.5 / (n.x[4] + n.attr("epsilon", 1e-5))
+    return batch_dscale(dy, n) * n.x[1] * -0.5 / (n.x[4] + float(n.attr("epsilon", 1e-5)))
 
 
 vjp(
