@@ -36,7 +36,8 @@ def _extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     bracketed = _joined("(", inner, ")")
     return st.one_of(
         _joined(inner, operators, inner),
-        _joined(bracketed, st.sampled_from(["<", "==", ">=", "**"]), bracketed),
+        _joined(bracketed, "**", bracketed),
+        _joined("(", bracketed, st.sampled_from(["<", "==", ">="]), bracketed, ")"),
         bracketed,
         _joined("(", inner, ",", _listed(inner, 0, 2), ")"),
         _joined("[", _listed(inner), "]"),
