@@ -7,7 +7,7 @@ the node's path, with `:1`, `:2` and so on behind it for further outputs.
 
 # Annotations are no strings here and in the layers: pydantic would compile each one again for every class below it, and
 # a hundred layers make that a tenth of what `nnspec summary` takes.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
@@ -152,6 +152,12 @@ class Layer(BaseModel):
     def infer(self, *x: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Return the output type or types; raise ShapeError where the inputs do not fit."""
         raise NotImplementedError
+
+    def examine(self, inputs: "Sequence[Input]", nodes: "Sequence[Node]", *x: str) -> None:
+        """Raise ShapeError where what its inputs `x` are computed from does not fit.
+
+        `inputs` and `nodes` are those of the network so far; few layers look further than the types.
+        """
 
     def weights(self, *x: TensorType) -> Mapping[str, WeightSpec]:
         """Return the weights it owns for these inputs, by role."""

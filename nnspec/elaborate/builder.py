@@ -104,6 +104,7 @@ class Builder:
             self._check_arity(layer, types)
             inferred = layer.infer(*types)
             specs = layer.weights(*types)
+            layer.examine(tuple(self.inputs.values()), self.nodes, *(t.ref for t in inputs))
         except ShapeError as error:
             raise self._shape_failure(error, layer, inputs, span, arguments or {}) from None
         outputs = inferred if isinstance(inferred, tuple) else (inferred,)

@@ -13,6 +13,7 @@ from nnspec.layers import (
     pool,
     recurrent,
     reduce,
+    sequence,
     shape,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "pool",
     "recurrent",
     "reduce",
+    "sequence",
     "shape",
 ]

@@ -77,6 +77,9 @@ class Lowering(Protocol):
     def recurrence(self, layer: Any, x: Sequence[Any], w: Any) -> tuple[ir.Value, ...]:
         """Run a cell along its sequences."""
 
+    def generate(self, layer: Any) -> tuple[ir.Value, ...]:
+        """Let a decoder go on from what it said."""
+
     def update(self, role: str, value: ir.Value) -> None:
         """Set what the buffer in `role` holds after this step; only in training."""
 

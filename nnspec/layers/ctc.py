@@ -5,8 +5,6 @@ symbol or the blank; collapsing repeated symbols and then dropping blanks gives 
 twice in a row needs a blank between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reading a label off the logits of a network trained with CTC: the likeliest alignment, or a beam of labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nnspec.layers.base import Layer, Lowering, Natural, Positive, ShapeError, TensorType

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from nnspec.diagnostics import suggest
 from nnspec.ir import Network, Node
-from nnspec.lower.context import BATCH, DTYPES, STOP_GRADIENT, Context, Lowered, Options, Sizes, Uniform, value_of
+from nnspec.layers.sequence import Generate
+from nnspec.lower.context import (
+    BATCH,
+    DTYPES,
+    STOP_GRADIENT,
+    Context,
+    Lowered,
+    LoweringError,
+    Options,
+    Sizes,
+    Uniform,
+    value_of,
+)
+from nnspec.lower.generate import path_of
 from nnspec.ops import IR_VERSION, OPSET, Ops
 
 __all__ = [
@@ -33,9 +48,11 @@ def lower(
     carry: bool = False,
     fused: bool = True,
     ops: Ops | None = None,
+    wanted: Collection[str] | None = None,
 ) -> Lowered:
     """Return the network's forward graph, in the graph of `ops` where that is given.
 
+    Where only some values are `wanted`, the others are left out, and so is what only they need.
     Inputs are graph inputs; weights are left to the caller: initializers for export, inputs for training.
     See `Options` for the switches. Raises LoweringError where the network has no such graph.
     """
@@ -48,13 +65,14 @@ def lower(
         w.name: ir.Value(name=w.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(w.shape))
         for w in network.weights
     }
-    lowered = Lowered(ops, dict(inputs), weights)
-    sizes = Sizes(lowered.ops, network, inputs)
+    lowered = Lowered(ops, dict(inputs), weights, network=network)
+    nodes, used = _needed(network, wanted)
+    sizes = Sizes(lowered.ops, network, inputs, used)
     types = network.types()
-    for node in network.nodes:
+    for node in nodes:
         before = len(graph)
         context = Context(node, tuple(types[v] for v in node.inputs), lowered, sizes, options)
-        x = [lowered.values[v] for v in node.inputs]
+        x = [] if isinstance(node.layer, Generate) else [lowered.values[v] for v in node.inputs]
         # A layer used twice updates its buffers twice, the second time what the first one left.
         w = {role: lowered.updates.get(name, weights[name]) for role, name in node.weights.items()}
         results = context.run(x, w)
@@ -62,6 +80,18 @@ def lower(
             lowered.values[node.output(i)] = value
         _name(graph, before, node, results)
     return lowered
+
+
+def _needed(network: Network, wanted: Collection[str] | None) -> tuple[Sequence[Node], set[str]]:
+    """Return the nodes that some values need, in order, and every value that these read."""
+    needed = {node.output(i) for node in network.nodes for i in range(len(node.outputs))}
+    needed = needed if wanted is None else set(wanted)
+    kept = []
+    for node in reversed(network.nodes):
+        if needed.intersection(node.output(i) for i in range(len(node.outputs))):
+            kept.append(node)
+            needed.update(path_of(network, node).outside if isinstance(node.layer, Generate) else node.inputs)
+    return kept[::-1], needed
 
 
 def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> None:
@@ -89,21 +119,42 @@ def forward_model(
     *,
     unroll: bool = False,
     fused: bool = True,
+    outputs: Sequence[str] | None = None,
 ) -> ir.Model:
     """Return the inference model: weights as initializers, outputs under their public names.
 
-    Without `weights` they stay graph inputs.
+    Without `weights` they stay graph inputs. Where only some `outputs` are named, the model has these, in that order,
+    and only the inputs and weights that they need. Raises LoweringError where the network has no output of a name.
     """
-    lowered = lower(network, unroll=unroll, fused=fused)
-    finish_outputs(lowered, {o.name: lowered.values[o.value] for o in network.outputs})
+    values = {o.name: o.value for o in network.outputs}
+    for name in outputs or ():
+        if name not in values:
+            help = suggest(name, values, what="outputs")
+            raise LoweringError(f"the network {network.name} has no output `{name}`: {help}")
+    chosen = values if outputs is None else {name: values[name] for name in outputs}
+    lowered = lower(network, unroll=unroll, fused=fused, wanted=None if outputs is None else chosen.values())
+    finish_outputs(lowered, {name: lowered.values[value] for name, value in chosen.items()})
+    model = ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+    if outputs is not None:
+        _prune(model)
     for weight in network.weights:
         value = lowered.weights[weight.name]
+        if outputs is not None and not value.uses() and not value.is_graph_output():
+            continue
         if weights is None:
             lowered.graph.inputs.append(value)
         else:
             value.const_value = weights[weight.name]
             lowered.graph.register_initializer(value)
-    return ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+    return model
+
+
+def _prune(model: ir.Model) -> None:
+    """Leave out the nodes and inputs that no output needs."""
+    RemoveUnusedNodesPass()(model)
+    graph = model.graph
+    for value in [v for v in graph.inputs if not v.uses() and not v.is_graph_output()]:
+        graph.inputs.remove(value)
 
 
 def finish_outputs(lowered: Lowered, outputs: Mapping[str, ir.Value]) -> None:

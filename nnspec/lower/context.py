@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,8 @@ class Lowered:
     """Every weight: a value that is not yet an input nor an initializer of the graph."""
     updates: dict[str, ir.Value] = field(default_factory=dict)
     """What each buffer holds after a training step, by the buffer's name."""
+    network: Network | None = None
+    """The network; `generate` runs a part of it again."""
     carries: dict[str, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     """The recurrent states that go on from batch to batch: a graph input, and what it becomes."""
 
@@ -75,17 +77,21 @@ def value_of(name: str, type_: TensorType) -> ir.Value:
 class Sizes:
     """What the graph knows of symbolic dims, batch size and sequence lengths while it runs."""
 
-    def __init__(self, ops: Ops, network: Network, inputs: Mapping[str, ir.Value]) -> None:
+    def __init__(
+        self, ops: Ops, network: Network, inputs: Mapping[str, ir.Value], used: Collection[str] | None = None
+    ) -> None:
         self.ops = ops
         self.masks = network.masks
         self.inputs = inputs
         self._batch: ir.Value | None = None
         self._dims: dict[str, ir.Value] = {}
         self._masks: dict[tuple[str, int, int], ir.Value] = {}
-        self._batched = [inputs[i.name] for i in network.inputs if i.type.batch]
+        # Sizes are read off inputs that the graph needs anyway.
+        order = sorted(network.inputs, key=lambda i: used is not None and i.name not in used)
+        self._batched = [inputs[i.name] for i in order if i.type.batch]
         self._where = {
             str(d): (inputs[i.name], at + i.type.batch)
-            for i in reversed(network.inputs)
+            for i in reversed(order)
             for at, d in enumerate(i.type.shape)
             if isinstance(d, Symbolic)
         }
@@ -273,6 +279,11 @@ class Context:
         from nnspec.lower.recurrence import lower_recurrence
 
         return lower_recurrence(self, layer, x, w)
+
+    def generate(self, layer: Any) -> tuple[ir.Value, ...]:
+        from nnspec.lower.generate import lower_generate
+
+        return lower_generate(self, layer)
 
     def update(self, role: str, value: ir.Value) -> None:
         # A shared layer is used several times: each use is given what the one before it left (see `lower`).

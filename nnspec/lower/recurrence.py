@@ -103,6 +103,7 @@ class Loop:
         if self.fused is None:
             return list(self.layer.body.nodes)
         needed = {o.value for o in self.layer.body.outputs} | self.fused.sources
+        needed |= {s.start for s in self.layer.states if s.start is not None}
         kept = []
         for node in reversed(self.layer.body.nodes):
             if needed.intersection(outputs_of(node)) and self._level(node) is not Level.STATE:
