@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nnspec.autodiff import gradient
     from nnspec.compile import check_file, compile_network, compile_recipe, initial_weights
     from nnspec.diagnostics import NnspecError, SpecError
-    from nnspec.export import save_network
+    from nnspec.export import save_network, save_program
     from nnspec.ir import Network
     from nnspec.recipe import Recipe
     from nnspec.summary import summarize
@@ -34,6 +34,7 @@ __all__ = [
     "gradient",
     "initial_weights",
     "save_network",
+    "save_program",
     "summarize",
 ]
 
@@ -48,6 +49,7 @@ _HOMES = {
     "gradient": "nnspec.autodiff",
     "initial_weights": "nnspec.compile",
     "save_network": "nnspec.export",
+    "save_program": "nnspec.export",
     "summarize": "nnspec.summary",
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from nnspec.recipe import Recipe
     from nnspec.training import Program
 
 INLINE_LIMIT = 2**31 - 2**26
@@ -92,12 +93,14 @@ def save_network(
     weights: Mapping[str, NDArray[Any]],
     path: str | Path,
     *,
+    unroll: bool = False,
     inline_limit: int = INLINE_LIMIT,
 ) -> list[Path]:
     """Write a network with its weights as an ONNX model; return the files written.
 
-    Opset 21, IR version 10, a symbolic batch axis; `weights` maps every weight's name to an array of its shape.
-    Raises NnspecError where the weights do not fit or the file cannot be written.
+    Opset 21, IR version 10, a symbolic batch axis; `weights` maps every weight's name to an array of its shape. With
+    `unroll` recurrences become straight-line graphs. Raises NnspecError where the weights do not fit, a sequence to
+    unroll has no fixed length, or the file cannot be written.
     """
     from importlib.metadata import version
 
@@ -106,19 +109,24 @@ def save_network(
     from nnspec.lower import forward_model
 
     fitted = fit_weights(network, weights, "the given weights")
-    model = forward_model(network, {name: ir.tensor(array, name=name) for name, array in fitted.items()})
+    tensors = {name: ir.tensor(array, name=name) for name, array in fitted.items()}
+    model = forward_model(network, tensors, unroll=unroll)
     model.producer_version = version("nnspec")
     model.metadata_props["nnspec.network"] = network.name
     return write_model(model, Path(path), inline_limit=inline_limit)
 
 
-def save_program(program: Program, prefix: Path) -> list[Path]:
+def save_program(training: Recipe | Program, prefix: str | Path) -> list[Path]:
     """Write a training program: PREFIX.json, the three graphs and the initial state beside it; return the files.
 
-    The graphs pass the ONNX checker first. Raises NnspecError where a file cannot be written.
+    The graphs pass the ONNX checker first. Raises GradientError where an operator has no gradient rule, NnspecError
+    where a file cannot be written.
     """
-    from nnspec.training import save
+    from nnspec.recipe import Recipe
+    from nnspec.training import build, save
 
+    program = build(training) if isinstance(training, Recipe) else training
+    prefix = Path(prefix)
     manifest = f"{prefix.name}.json"
     with replacing(prefix.parent, last=manifest) as folder:
         save(program, folder / prefix.name)
