@@ -20,6 +20,7 @@ from nnspec.cli.runtime import read_weights
 @click.option("--weights", metavar="W.safetensors", help="Trained weights; otherwise they are drawn from the seed.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Where drawn weights start from (default 0).")
 @click.option("--train", is_flag=True, help="Write the training step with its eval and predict graphs.")
+@click.option("--unroll", is_flag=True, help="Write recurrences step by step, without Scan, LSTM, GRU and RNN.")
 @options.network
 @options.block
 @options.settings
@@ -30,6 +31,7 @@ def export_command(
     weights: str | None,
     seed: int | None,
     train: bool,
+    unroll: bool,
     network: str | None,
     block: str | None,
     settings: dict[str, Any],
@@ -37,6 +39,7 @@ def export_command(
 ) -> int:
     """Write a network of FILE as an ONNX model: opset 21, a symbolic batch axis, checked.
 
+    With --unroll, sequences need a fixed length, such as `input x: [28, 64]`, and the model has no control flow.
     Weights of more than 2 GB go to MODEL.onnx.data beside it. With --train and -o NAME.onnx, the files are
     NAME.step.onnx, NAME.eval.onnx, NAME.predict.onnx, NAME.state.safetensors, and NAME.json, which names every input
     and output: a program in any language that has ONNX Runtime can train the network from them.
@@ -44,6 +47,8 @@ def export_command(
     if weights is not None and seed is not None:
         raise click.UsageError("give --weights or --seed, not both: the seed draws weights")
     size = options.sizes(limit)
+    if train and unroll:
+        raise click.UsageError("give --train or --unroll, not both: training needs the loop")
     if train:
         from nnspec.compile import compile_recipe
         from nnspec.export import save_program
@@ -66,7 +71,7 @@ def export_command(
         show(compiled.warnings)
         network_ = compiled.network
         values = initial_weights(network_, seed or 0) if weights is None else read_weights(weights, network_)
-        written = save_network(network_, values, output)
+        written = save_network(network_, values, output, unroll=unroll)
     for path in written:
         click.echo(f"wrote {path}")
     return DONE

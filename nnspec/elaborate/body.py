@@ -374,6 +374,9 @@ class Body(Evaluator):
             body.warn_unused()
             if isinstance(body.returned, Poison):
                 raise Poisoned
+            if isinstance(body.returned, TupleValue) and body.returned.results:
+                # A cell's results with its final states are handed on as they are.
+                return body.returned
             if isinstance(body.returned, TupleValue):
                 items = zip(body.returned.items, body.returned_spans, strict=True)
                 return TupleValue(tuple(body.tensor(v, at) for v, at in items))

@@ -124,16 +124,19 @@ class Loop:
 
     def flat(self, stacked: ir.Value, type_: TensorType) -> ir.Value:
         """[T, batch, ...] to [T batch, ...]."""
-        return self.op.Reshape(stacked, self._shape(self.op.constant([-1]), *type_.shape))  # type: ignore[no-any-return]
+        return self.op.Reshape(stacked, self._shape(-1, *type_.shape))  # type: ignore[no-any-return]
 
     def stacked(self, folded: ir.Value, type_: TensorType) -> ir.Value:
         """[T batch, ...] to [T, batch, ...]."""
-        value = self.op.Reshape(folded, self._shape(self.length, self.op.constant([-1]), *type_.shape))
+        value = self.op.Reshape(folded, self._shape(self.length, -1, *type_.shape))
         value.shape = ir.Shape([_size(self.length), *self._dims(type_)])
         return value  # type: ignore[no-any-return]
 
     def _shape(self, *dims: Dim | ir.Value) -> ir.Value:
-        return self.op.Concat(*(d if isinstance(d, ir.Value) else self.sizes.dim(d) for d in dims), axis=0)  # type: ignore[no-any-return]
+        if all(isinstance(d, int) for d in dims):
+            return self.op.constant(list(dims))
+        parts = [d if isinstance(d, ir.Value) else self.sizes.dim(d) for d in dims]
+        return self.op.shared("Concat", parts, {"axis": 0})  # type: ignore[no-any-return]
 
     def _batched(self, type_: TensorType) -> ir.Value:
         """Return [batch, ...] to expand to."""

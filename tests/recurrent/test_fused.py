@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
+from nnspec.cli import main
 from nnspec.lower.context import LoweringError
 from tests.recurrent.running import Arrays, model_of, network_of, operators, random_weights, reals, run
 
@@ -209,6 +213,17 @@ def test_unrolled(cell: str) -> None:
     expected = run(model_of(network, weights, fused=False), feed)
     for name, value in run(unrolled, feed).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_unrolled_by_the_command_line(tmp_path: Path) -> None:
+    spec, model = tmp_path / "n.nn", tmp_path / "n.onnx"
+    spec.write_text("network N { input x: [4, 5]  output y = x -> lstm(6) }", encoding="utf-8")
+    assert main(["export", str(spec), "-o", str(model), "--unroll"]) == 0
+    counts = operators(onnx.load(model))
+    assert counts["LSTM"] == counts["Scan"] == 0
+    assert counts["Tanh"] == 8
+    spec.write_text("network N { input x: [T, 5]  output y = x -> lstm(6) }", encoding="utf-8")
+    assert main(["export", str(spec), "-o", str(model), "--unroll"]) != 0
 
 
 def test_unrolling_needs_a_length() -> None:
