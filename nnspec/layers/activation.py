@@ -162,7 +162,10 @@ class Softmax(Elementwise, keyword="softmax"):
         lengths = ctx.lengths(ctx.inputs[0].shape[axis - 1])
         value = x[0]
         if lengths is not None:
-            keep = ctx.mask(value, ctx.inputs[0].with_shape(tuple(d if i == axis - 1 else 1 for i, d in enumerate(ctx.inputs[0].shape))))
+            keep = ctx.mask(
+                value,
+                ctx.inputs[0].with_shape(tuple(d if i == axis - 1 else 1 for i, d in enumerate(ctx.inputs[0].shape))),
+            )
             value = ctx.op.Where(ctx.op.Greater(keep, 0.5), value, -1.0e30)
         return ctx.op.emit(self.onnx, (value,), {"axis": axis - rank - 1})
 
@@ -189,7 +192,9 @@ class Maxout(Layer, keyword="maxout"):
         size = x[0].shape[axis]
         if not isinstance(size, int) or size % self.pieces:
             raise ShapeError(
-                f"`maxout` cannot split {size} features into groups of {self.pieces}", field="pieces", label=f"does not divide {size}"
+                f"`maxout` cannot split {size} features into groups of {self.pieces}",
+                field="pieces",
+                label=f"does not divide {size}",
             )
         return x[0].with_shape((*x[0].shape[:axis], size // self.pieces, *x[0].shape[axis + 1 :]))
 

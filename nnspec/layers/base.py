@@ -93,7 +93,9 @@ def per_axis(value: Any, rank: int, field: str) -> tuple[int, ...]:
             f"`{field}` has {len(value)} numbers, the input has {rank} spatial {'axis' if rank == 1 else 'axes'}",
             field=field,
             label=f"needs {rank} or a single number",
-            help=f"give one number for all axes, or {rank} as in `{'x'.join(['3'] * rank)}`" if rank > 1 else "give a single number",
+            help=f"give one number for all axes, or {rank} as in `{'x'.join(['3'] * rank)}`"
+            if rank > 1
+            else "give a single number",
         )
     return tuple(value)
 
@@ -141,7 +143,9 @@ def pads_of(
     )
 
 
-def check_fits(kernel: Sequence[int], dilation: Sequence[int], padded: Sequence[Dim], image: Sequence[Dim], x: TensorType) -> None:
+def check_fits(
+    kernel: Sequence[int], dilation: Sequence[int], padded: Sequence[Dim], image: Sequence[Dim], x: TensorType
+) -> None:
     """Raise ShapeError where a window is larger than the padded image."""
     for k, d, p in zip(kernel, dilation, padded, strict=True):
         extent = d * (k - 1) + 1

@@ -89,7 +89,9 @@ class Conv(Layer, keyword="conv"):
     bias_init: AnyInitializer = ZEROS
     """How the bias starts."""
 
-    def _geometry(self, x: TensorType) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[Dim], list[Dim]]:
+    def _geometry(
+        self, x: TensorType
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[Dim], list[Dim]]:
         spatial = _spatial(self, x)
         n = len(spatial)
         kernel, stride, dilation = (per_axis(getattr(self, f), n, f) for f in ("kernel", "stride", "dilation"))
@@ -104,7 +106,9 @@ class Conv(Layer, keyword="conv"):
         spatial = image.shape[1:]
         padded = [s + b + e for s, b, e in zip(spatial, begins, ends, strict=True)]
         check_fits(kernel, dilation, padded, spatial, image)
-        out = tuple(window_out(p, d * (k - 1) + 1, s) for p, k, s, d in zip(padded, kernel, stride, dilation, strict=True))
+        out = tuple(
+            window_out(p, d * (k - 1) + 1, s) for p, k, s, d in zip(padded, kernel, stride, dilation, strict=True)
+        )
         return image.with_shape((self.filters, *out))
 
     def weights(self, *x: TensorType) -> Mapping[str, WeightSpec]:
@@ -171,7 +175,9 @@ class ConvTranspose(Layer, keyword="conv_transpose"):
         )
         if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
             raise ShapeError(
-                "`output_pad` must be below the stride", field="output_pad", label=f"stride is {'x'.join(map(str, stride))}"
+                "`output_pad` must be below the stride",
+                field="output_pad",
+                label=f"stride is {'x'.join(map(str, stride))}",
             )
         begins: tuple[int, ...]
         ends: tuple[int, ...]
@@ -192,7 +198,9 @@ class ConvTranspose(Layer, keyword="conv_transpose"):
         _check_groups(self.groups, channels, self.filters)
         out = tuple(
             (size - 1) * s + d * (k - 1) + 1 + e - b - f
-            for size, k, s, d, e, b, f in zip(image.shape[1:], kernel, stride, dilation, extra, begins, ends, strict=True)
+            for size, k, s, d, e, b, f in zip(
+                image.shape[1:], kernel, stride, dilation, extra, begins, ends, strict=True
+            )
         )
         if any(isinstance(o, int) and o < 1 for o in out):
             raise ShapeError("`pad` cuts everything away", field="pad", label=f"leaves {list(out)}")

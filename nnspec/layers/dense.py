@@ -25,10 +25,15 @@ class Dense(Layer, keyword="dense"):
 
     def _features(self, x: TensorType) -> int:
         if x.rank < 1:
-            raise ShapeError("`dense` needs at least one axis, and gets a scalar", input=0, help="use `reshape([1])` before it")
+            raise ShapeError(
+                "`dense` needs at least one axis, and gets a scalar", input=0, help="use `reshape([1])` before it"
+            )
         if x.dtype != "float32":
             raise ShapeError(
-                f"`dense` needs real numbers and gets {x}", input=0, label=f"gives {x}", help="an `embedding` turns integers into vectors"
+                f"`dense` needs real numbers and gets {x}",
+                input=0,
+                label=f"gives {x}",
+                help="an `embedding` turns integers into vectors",
             )
         features = x.shape[-1]
         if not isinstance(features, int):
@@ -78,7 +83,10 @@ class Embedding(Layer, keyword="embedding"):
     def infer(self, *x: TensorType) -> TensorType:
         if x[0].dtype != "int64":
             raise ShapeError(
-                f"`embedding` needs integers and gets {x[0]}", input=0, label=f"gives {x[0]}", help="declare the input as `int[T]`"
+                f"`embedding` needs integers and gets {x[0]}",
+                input=0,
+                label=f"gives {x[0]}",
+                help="declare the input as `int[T]`",
             )
         return TensorType(shape=(*x[0].shape, self.features), batch=x[0].batch)
 

@@ -33,7 +33,7 @@ def align(ctx: Lowering, x: tuple[Any, ...], types: tuple[TensorType, ...]) -> l
     rank = max(t.rank for t in types)
     aligned = []
     for value, type_ in zip(x, types, strict=True):
-        if type_.batch and 0 < rank - type_.rank:
+        if type_.batch and rank - type_.rank > 0:
             value = ctx.op.Unsqueeze(value, list(range(1, rank - type_.rank + 1)))
         aligned.append(value)
     return aligned
@@ -205,7 +205,8 @@ class MatMul(Layer, keyword="matmul"):
         inner_b = b.shape[-2] if b.rank > 1 else b.shape[-1]
         if a.shape[-1] != inner_b:
             raise ShapeError(
-                f"`@` cannot multiply {a} by {b}", help=f"the last axis on the left is {a.shape[-1]}, the one it meets on the right {inner_b}"
+                f"`@` cannot multiply {a} by {b}",
+                help=f"the last axis on the left is {a.shape[-1]}, the one it meets on the right {inner_b}",
             )
         outer = broadcast("@", (a.with_shape(a.shape[:-2]), b.with_shape(b.shape[:-2])))
         shape = outer + (a.shape[-2:-1] if a.rank > 1 else ()) + (b.shape[-1:] if b.rank > 1 else ())
@@ -222,7 +223,7 @@ class MatMul(Layer, keyword="matmul"):
         a, b = x
         ta, tb = ctx.inputs
         if not tb.batch and tb.rank == 2:
-            return ctx.op.MatMul(a, b) if ta.batch or ta.rank > 1 else ctx.op.MatMul(a, b)
+            return ctx.op.MatMul(a, b)
         squeeze = []
         if ta.rank == 1:
             a, ta = ctx.op.Unsqueeze(a, [-2]), ta.with_shape((1, *ta.shape))

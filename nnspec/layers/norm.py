@@ -61,7 +61,9 @@ class BatchNorm(Layer, keyword="batchnorm"):
         axis = 0 if x.rank >= 3 else x.rank - 1
         channels = x.shape[axis]
         if not isinstance(channels, int):
-            raise ShapeError(f"`batchnorm` needs a fixed number of channels, and gets `{channels}`", input=0, label=f"gives {x}")
+            raise ShapeError(
+                f"`batchnorm` needs a fixed number of channels, and gets `{channels}`", input=0, label=f"gives {x}"
+            )
         return axis, channels
 
     def infer(self, *x: TensorType) -> TensorType:
@@ -165,7 +167,7 @@ class LayerNorm(Layer, keyword="layernorm"):
 
 
 class GroupNorm(Layer, keyword="groupnorm"):
-    """Normalise groups of channels of each sample (Wu and He 2018): `groupnorm(32)`; groups = channels: instance norm."""
+    """Normalise groups of channels of each sample (Wu and He 2018): `groupnorm(32)`; one for each: instance norm."""
 
     groups: Positive
     """Number of groups."""
@@ -174,10 +176,16 @@ class GroupNorm(Layer, keyword="groupnorm"):
 
     def infer(self, *x: TensorType) -> TensorType:
         if x[0].rank < 2:
-            raise ShapeError(f"`groupnorm` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}")
+            raise ShapeError(
+                f"`groupnorm` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}"
+            )
         channels = x[0].shape[0]
         if not isinstance(channels, int) or channels % self.groups:
-            raise ShapeError(f"{channels} channels cannot be split into {self.groups} groups", field="groups", label=f"does not divide {channels}")
+            raise ShapeError(
+                f"{channels} channels cannot be split into {self.groups} groups",
+                field="groups",
+                label=f"does not divide {channels}",
+            )
         return x[0]
 
     def weights(self, *x: TensorType) -> Mapping[str, WeightSpec]:

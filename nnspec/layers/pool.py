@@ -40,7 +40,11 @@ class Pool(Layer):
         stride = kernel if self.stride is None else per_axis(self.stride, n, "stride")
         begins, ends = pads_of(self.pad, x.shape[1:], kernel, stride, (1,) * n)
         if any(isinstance(p, int) and p >= k for pads in (begins, ends) for p, k in zip(pads, kernel, strict=True)):
-            raise ShapeError("`pad` must be smaller than the window", field="pad", label=f"the window is {'x'.join(map(str, kernel))}")
+            raise ShapeError(
+                "`pad` must be smaller than the window",
+                field="pad",
+                label=f"the window is {'x'.join(map(str, kernel))}",
+            )
         return kernel, stride, begins, ends
 
     def infer(self, *x: TensorType) -> TensorType:
@@ -53,7 +57,13 @@ class Pool(Layer):
         for size, p, b, k, s in zip(spatial, padded, begins, kernel, stride, strict=True):
             count = window_out(p, k, s, ceil=self.ceil)
             # A window that would start in the padding behind the image does not count.
-            if self.ceil and isinstance(count, int) and isinstance(size, int) and isinstance(b, int) and (count - 1) * s >= size + b:
+            if (
+                self.ceil
+                and isinstance(count, int)
+                and isinstance(size, int)
+                and isinstance(b, int)
+                and (count - 1) * s >= size + b
+            ):
                 count -= 1
             out.append(count)
         return image.with_shape((image.shape[0], *out))
@@ -94,7 +104,9 @@ class GlobalPool(Layer):
 
     def infer(self, *x: TensorType) -> TensorType:
         if x[0].rank < 2:
-            raise ShapeError(f"`{self.keyword}` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}")
+            raise ShapeError(
+                f"`{self.keyword}` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}"
+            )
         return x[0].with_shape(x[0].shape[:1])
 
     def window(self, *x: TensorType) -> str:

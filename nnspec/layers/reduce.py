@@ -163,7 +163,7 @@ class Normalize(Layer, keyword="normalize"):
 
 
 class TopK(Layer, keyword="topk"):
-    """The `count` largest elements along the last axis, largest first, and their indices: `values, at = x -> topk(5)`."""
+    """The largest elements along the last axis, largest first, and their indices: `values, at = x -> topk(5)`."""
 
     count: Positive
     """How many."""
@@ -173,7 +173,9 @@ class TopK(Layer, keyword="topk"):
             raise ShapeError("`topk` needs an axis, and gets a scalar", input=0)
         size = x[0].shape[-1]
         if isinstance(size, int) and size < self.count:
-            raise ShapeError(f"there are {size} elements, fewer than {self.count}", field="count", label=f"at most {size}")
+            raise ShapeError(
+                f"there are {size} elements, fewer than {self.count}", field="count", label=f"at most {size}"
+            )
         shape = (*x[0].shape[:-1], self.count)
         return x[0].with_shape(shape), TensorType(shape=shape, dtype="int64", batch=x[0].batch)
 

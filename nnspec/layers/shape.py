@@ -1,10 +1,10 @@
 """Layers that move elements without changing them: reshape, transpose, concat, split, slice, pad and the like."""
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nnspec.dims import Dim, Symbolic, floor_div, product, total
+from nnspec.dims import Dim, floor_div, product, total
 from nnspec.layers.base import Layer, Lowering, Positive, ShapeError, Size, TensorType, Window, axis_of, per_axis
 
 
@@ -17,9 +17,6 @@ class Flatten(Layer, keyword="flatten"):
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         size = ctx.outputs[0].shape[0]
         return ctx.op.Reshape(x[0], [0, size if isinstance(size, int) else -1] if ctx.inputs[0].rank else [-1, 1])
-
-
-ReshapeDim = Union[Annotated[int, Field(ge=-1)], Symbolic]
 
 
 class Reshape(Layer, keyword="reshape"):
@@ -99,9 +96,14 @@ class Concat(Layer, keyword="concat"):
 
     def infer(self, *x: TensorType) -> TensorType:
         if len({t.rank for t in x}) > 1:
-            raise ShapeError(f"`concat` cannot join {' and '.join(str(t) for t in x)}", help="all must have equally many axes")
+            raise ShapeError(
+                f"`concat` cannot join {' and '.join(str(t) for t in x)}", help="all must have equally many axes"
+            )
         if len({t.dtype for t in x}) > 1:
-            raise ShapeError(f"`concat` cannot join {' and '.join(str(t) for t in x)}", help="use `real` to turn integers into numbers")
+            raise ShapeError(
+                f"`concat` cannot join {' and '.join(str(t) for t in x)}",
+                help="use `real` to turn integers into numbers",
+            )
         axis = self._axis(x[0].rank)
         for i, t in enumerate(x[1:], 1):
             for a, (left, right) in enumerate(zip(x[0].shape, t.shape, strict=True)):
@@ -109,7 +111,7 @@ class Concat(Layer, keyword="concat"):
                     raise ShapeError(
                         f"`concat` along axis {axis} cannot join {x[0]} and {t}",
                         input=(0, i),
-                        help=f"axis {a} is {left} in the first and {right} in input {i + 1}; all but the joined axis must agree",
+                        help=f"axis {a} is {left} in the first and {right} in input {i + 1}; only the joined one may differ",
                     )
         shape = list(x[0].shape)
         shape[axis] = total(t.shape[axis] for t in x)
@@ -157,10 +159,18 @@ class Split(Layer, keyword="split"):
             raise ShapeError(f"`split` needs an axis of fixed size, and gets `{size}`", input=0, label=f"gives {t}")
         if isinstance(self.parts, int):
             if size % self.parts:
-                raise ShapeError(f"{size} cannot be cut into {self.parts} equal parts", field="parts", label=f"does not divide {size}")
+                raise ShapeError(
+                    f"{size} cannot be cut into {self.parts} equal parts",
+                    field="parts",
+                    label=f"does not divide {size}",
+                )
             return axis, [size // self.parts] * self.parts
         if sum(self.parts) != size:
-            raise ShapeError(f"the parts add up to {sum(self.parts)}, the axis is {size}", field="parts", label=f"must add up to {size}")
+            raise ShapeError(
+                f"the parts add up to {sum(self.parts)}, the axis is {size}",
+                field="parts",
+                label=f"must add up to {size}",
+            )
         return axis, list(self.parts)
 
     def infer(self, *x: TensorType) -> tuple[TensorType, ...]:
@@ -201,11 +211,15 @@ class Slice(Layer, keyword="slice"):
         if indices is not None:
             length = len(indices)
             if not length:
-                raise ShapeError(f"the slice takes nothing of an axis of {size}", field="begin", label=f"the axis has {size}")
+                raise ShapeError(
+                    f"the slice takes nothing of an axis of {size}", field="begin", label=f"the axis has {size}"
+                )
         else:
             # A symbolic axis: both ends must count from the same side for the length to be known.
             if self.step < 0:
-                raise ShapeError("a negative `step` needs an axis of fixed size", field="step", help="`reverse` turns an axis around")
+                raise ShapeError(
+                    "a negative `step` needs an axis of fixed size", field="step", help="`reverse` turns an axis around"
+                )
             begin: Dim = size + self.begin if self.begin < 0 else self.begin
             end: Dim = size if self.end is None else (size + self.end if self.end < 0 else self.end)
             length = floor_div(end - begin + (self.step - 1), self.step)
@@ -269,7 +283,9 @@ class Pad(Layer, keyword="pad"):
             if isinstance(size, int) and size + b + e < 1:
                 raise ShapeError("the crop leaves nothing", field="amount", label=f"the axis has {size}")
             if self.mode == "reflect" and isinstance(size, int) and max(b, e) >= size:
-                raise ShapeError("a reflected border must be smaller than the axis", field="amount", label=f"the axis has {size}")
+                raise ShapeError(
+                    "a reflected border must be smaller than the axis", field="amount", label=f"the axis has {size}"
+                )
         return x[0].with_shape(tuple(shape))
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
@@ -336,7 +352,9 @@ class Upsample(Layer, keyword="upsample"):
 
     def infer(self, *x: TensorType) -> TensorType:
         if not 2 <= x[0].rank <= 4:
-            raise ShapeError(f"`upsample` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}")
+            raise ShapeError(
+                f"`upsample` needs channels and spatial axes, and gets {x[0]}", input=0, label=f"gives {x[0]}"
+            )
         scale = per_axis(self.scale, x[0].rank - 1, "scale")
         return x[0].with_shape((x[0].shape[0], *(d * s for d, s in zip(x[0].shape[1:], scale, strict=True))))
 
