@@ -7,7 +7,8 @@ from nnspec.layers.loss import Categorical, Elementwise
 from nnspec.layers.scoring import chosen, mean
 
 
-def _number(ctx: Lowering, condition: Any) -> Any:
+def number(ctx: Lowering, condition: Any) -> Any:
+    """Return 1 where a condition holds and 0 elsewhere."""
     import onnx_ir as ir
 
     return ctx.op.Cast(condition, to=int(ir.DataType.FLOAT))
@@ -20,7 +21,7 @@ class Choice(Categorical):
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         over, axis, scores, label, keep = self._chosen(ctx, x)
-        return mean(ctx, _number(ctx, self.right(ctx, scores, label, axis)), over, keep)
+        return mean(ctx, number(ctx, self.right(ctx, scores, label, axis)), over, keep)
 
     def right(self, ctx: Lowering, scores: Any, label: Any, axis: int) -> Any:
         """Return where the scores choose the label; `axis` counts the batch."""
@@ -49,27 +50,8 @@ class TopKAccuracy(Choice, keyword="top_k_accuracy"):
     def right(self, ctx: Lowering, scores: Any, label: Any, axis: int) -> Any:
         op = ctx.op
         own = op.Unsqueeze(chosen(ctx, scores, label, axis), [axis])
-        higher = op.ReduceSum(_number(ctx, op.Greater(scores, own)), [axis], keepdims=0)
+        higher = op.ReduceSum(number(ctx, op.Greater(scores, own)), [axis], keepdims=0)
         return op.Less(higher, float(self.k))
-
-
-class SequenceAccuracy(Choice, keyword="sequence_accuracy"):
-    """How often every step of a sequence is right: `sequence_accuracy(logits, label)`; padding need not be right."""
-
-    def infer(self, *x: TensorType) -> TensorType:
-        self.counted(*x)
-        # Each sample counts once, however long it is, so that the mean of an epoch needs no weights.
-        return TensorType(shape=(), batch=False)
-
-    def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        op = ctx.op
-        over, axis, scores, label, keep = self._chosen(ctx, x)
-        wrong = _number(ctx, op.Not(self.right(ctx, scores, label, axis)))
-        if keep is not None:
-            wrong = op.Mul(wrong, keep)
-        axes = list(range(1, over.rank + 1))
-        wrong = op.ReduceSum(wrong, axes, keepdims=0) if axes else wrong
-        return op.ReduceMean(_number(ctx, op.Less(wrong, 0.5)), keepdims=0)
 
 
 class BinaryAccuracy(Elementwise, keyword="binary_accuracy"):
@@ -85,4 +67,4 @@ class BinaryAccuracy(Elementwise, keyword="binary_accuracy"):
     def each(self, ctx: Lowering, prediction: Any, target: Any) -> Any:
         op = ctx.op
         said = op.Greater(prediction, float(self.threshold))
-        return _number(ctx, op.Equal(said, op.Greater(target, 0.5)))
+        return number(ctx, op.Equal(said, op.Greater(target, 0.5)))
