@@ -50,11 +50,10 @@ def export_command(
     if train and unroll:
         raise click.UsageError("give --train or --unroll, not both: training needs the loop")
     if train:
-        from nnspec.compile import compile_recipe
         from nnspec.export import save_program
         from nnspec.training import build
 
-        recipe = compile_recipe(file, network, block, settings, **size)
+        recipe = options.read_recipe(file, network, block, settings, limit)
         if seed is not None:
             recipe = recipe.model_copy(update={"seed": seed})
         program = build(recipe)

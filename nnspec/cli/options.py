@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from nnspec.recipe import Recipe
 
 Command = Callable[..., Any]
 
@@ -48,6 +51,19 @@ def _parse(texts: tuple[str, ...]) -> dict[str, Any]:
 
         values[name] = parse_setting(value)
     return values
+
+
+def read_recipe(
+    file: str, network: str | None, block: str | None, settings: Mapping[str, Any], limit: int | None
+) -> Recipe:
+    """Compile a train block and show its warnings."""
+    from nnspec.cli.failures import show
+    from nnspec.compile import read_source
+    from nnspec.elaborate import elaborate_recipe, load_module
+
+    recipe, warnings = elaborate_recipe(load_module(read_source(file)), network, block, settings, **sizes(limit))
+    show(warnings)
+    return recipe
 
 
 def sizes(limit: int | None) -> dict[str, int]:

@@ -106,7 +106,7 @@ def compile_command(
     tree: the syntax tree; ir: the network as JSON; forward: its ONNX graph; gradient: that of the loss with the
     gradients of the weights; step: the whole training step. The last two need a train block.
     """
-    from nnspec.compile import compile_network, compile_recipe, read_source
+    from nnspec.compile import compile_network, read_source
 
     size = options.sizes(limit)
     if emit == "tree":
@@ -127,7 +127,7 @@ def compile_command(
     else:
         from nnspec.training.step import build, gradients
 
-        recipe = compile_recipe(file, network, block, settings, **size)
+        recipe = options.read_recipe(file, network, block, settings, limit)
         model = gradients(recipe) if emit == "gradient" else build(recipe).step
     import onnx
     import onnx_ir

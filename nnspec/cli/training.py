@@ -70,7 +70,7 @@ def train_command(
 
     if resume and weights is not None:
         raise click.UsageError("give --resume or --weights, not both")
-    recipe = _recipe(file, network, block, settings, limit)
+    recipe = options.read_recipe(file, network, block, settings, limit)
     with sentences():
         from nnspec_runtime import Device, Trainer, load_weights
         from nnspec_runtime.progress import reporter
@@ -129,7 +129,7 @@ def eval_command(
     """
     from nnspec.cli.runtime import sentences, training_program
 
-    recipe = _recipe(file, network, block, settings, limit)
+    recipe = options.read_recipe(file, network, block, settings, limit)
     with sentences():
         from nnspec_runtime import Device, evaluate, load_weights
 
@@ -187,14 +187,6 @@ def predict_command(
         click.echo(f"{name}  {array.dtype}{list(array.shape)}")
     click.echo(f"wrote {output}")
     return DONE
-
-
-def _recipe(
-    file: str, network: str | None, block: str | None, settings: Mapping[str, Any], limit: int | None
-) -> Recipe:
-    from nnspec.compile import compile_recipe
-
-    return compile_recipe(file, network, block, settings, **options.sizes(limit))
 
 
 def _data(program: runtime.Program, sources: tuple[str, ...]) -> runtime.Dataset:

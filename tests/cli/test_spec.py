@@ -243,7 +243,7 @@ def test_fmt_follows_links(run, tmp_path):
 
 
 def test_every_example_compiles(run):
-    examples = sorted(Path(__file__).parents[2].joinpath("examples").glob("*.nn"))
+    examples = sorted(Path(__file__).parents[2].joinpath("examples").rglob("*.nn"))
     assert len(examples) >= 10
     ran = run("check", *examples)
     assert ran.status == 0, ran.err

@@ -188,3 +188,10 @@ def test_predict_says_that_the_file_cannot_be_written(run, spec, data, trained, 
     ran = run("predict", spec, *options)
     assert ran.status == 1
     assert ran.err.startswith(f"error: cannot write {out}: ")
+
+
+def test_train_shows_warnings(run, spec, data, tmp_path):
+    spec.write_text(spec.read_text().replace("  output", "  idle = at -> relu\n  output", 1))
+    ran = run("train", spec, "--data", data, "--out", tmp_path / "out", "--device", "cpu", "--epochs", 1)
+    assert ran.status == 0
+    assert "warning[unused]" in ran.err
