@@ -95,7 +95,9 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     ops = Ops(graph)
     seed = builder.scalar("seed", "constant", recipe.seed)
     step = builder.scalar("step", "counter", 0)
-    lowered = lower(recipe.network, training=True, uniform=Random(ops, seed, step), carry=recipe.carry, ops=ops)
+    random = Random(ops, seed, step)
+    wanted = _figure_values(recipe).values()
+    lowered = lower(recipe.network, training=True, uniform=random, carry=recipe.carry, ops=ops, wanted=wanted)
     moving = _backward(recipe, lowered)
     for weight in recipe.network.weights:
         kind = "buffer" if weight.kind == "buffer" else "weight" if weight.name in moving else "frozen"
@@ -123,7 +125,7 @@ def gradients(recipe: Recipe) -> ir.Model:
     builder = _Builder(recipe)
     ops = Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name))
     random = Random(ops, builder.scalar("seed", "constant", recipe.seed), builder.scalar("step", "counter", 0))
-    lowered = lower(recipe.network, training=True, uniform=random, ops=ops)
+    lowered = lower(recipe.network, training=True, uniform=random, ops=ops, wanted=[recipe.loss])
     outputs = {"loss": lowered.values[recipe.loss]}
     outputs |= {f"{name}.grad": g for name, (_, g) in _backward(recipe, lowered).items()}
     _finish(lowered, outputs, [*lowered.weights.values(), *builder.values.values()])
@@ -174,7 +176,7 @@ def _update(
 
 
 def _evaluate(recipe: Recipe, states: list[State]) -> ir.Model:
-    lowered = lower(recipe.network, carry=recipe.carry)
+    lowered = lower(recipe.network, carry=recipe.carry, wanted=_figure_values(recipe).values())
     outputs = _figure_outputs(recipe, lowered)
     outputs |= {s.output: lowered.carries[s.name][1] for s in states if s.kind == "carry" and s.output is not None}
     carried = [before for before, _ in lowered.carries.values()]
@@ -190,12 +192,17 @@ def _predict(network: Network) -> ir.Model:
 
 
 def _figure_outputs(recipe: Recipe, lowered: Lowered) -> dict[str, ir.Value]:
-    outputs: dict[str, ir.Value] = {}
+    return {output: lowered.values[value] for output, value in _figure_values(recipe).items()}
+
+
+def _figure_values(recipe: Recipe) -> dict[str, str]:
+    """Return the network's value that each output for loss and metrics holds."""
+    values: dict[str, str] = {}
     for figure, value in figures(recipe):
-        outputs[figure.output] = lowered.values[value]
+        values[figure.output] = value
         if figure.weight is not None and figure.count is not None:
-            outputs[figure.weight] = lowered.values[figure.count]
-    return outputs
+            values[figure.weight] = figure.count
+    return values
 
 
 def _finish(lowered: Lowered, outputs: Mapping[str, ir.Value], state: Iterable[ir.Value]) -> set[str]:
