@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -16,6 +16,10 @@ from nnspec.ops import Ops
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, None})
 
 
+Defer = Callable[[ir.Node, int, Grad], bool]
+"""Asked before a rule for one input of a node runs; True: whoever asked for the sweep takes care of it."""
+
+
 def differentiate(
     ops: Ops, of: ir.Value, wrt: Sequence[ir.Value], seed: ir.Value | None = None
 ) -> list[ir.Value | None]:
@@ -26,23 +30,35 @@ def differentiate(
     of `wrt` may be inputs, initializers or intermediate values. Raise GradientError at an operator without a rule.
     """
     op = Emit(ops)
-    wanted = set(wrt)
     mark = len(ops.graph)
-    path, active = _path(ops.graph, of, wanted)
-    start = Term(of, op)
-    first = Grad(start.like(1), False) if seed is None else Grad(Term(seed, op), True)
-    grads: dict[ir.Value, list[Grad]] = {of: [first]}
+    first = Grad(Term(of, op).like(1), False) if seed is None else Grad(Term(seed, op), True)
+    found = sweep(op, ops.graph, {of: [first]}, wrt)
+    results = [found[v].filled(Term(v, op)).value if v in found else None for v in wrt]
+    ops.prune(mark, keep=[r for r in results if r is not None])
+    return results
+
+
+def sweep(
+    op: Emit,
+    graph: ir.Graph,
+    seeds: Mapping[ir.Value, list[Grad]],
+    wrt: Iterable[ir.Value],
+    defer: Defer | None = None,
+) -> dict[ir.Value, Grad]:
+    """Return the gradients by those values of `wrt` that the seeds' values depend on.
+
+    `graph` is what is differentiated; the gradient nodes go to the graph of `op`, which may be another.
+    """
+    wanted = set(wrt)
+    path, active = _path(graph, seeds, wanted)
+    grads = {value: list(parts) for value, parts in seeds.items()}
     for node in reversed(path):
         dys = [_total(op, grads, out, keep=out in wanted) for out in node.outputs]
         if any(dy is not None for dy in dys):
-            for value, grad in _node_gradients(node, op, dys, active):
+            for value, grad in _node_gradients(node, op, dys, active, defer):
                 grads.setdefault(value, []).append(grad)
-    results: list[ir.Value | None] = []
-    for value in wrt:
-        total = _total(op, grads, value, keep=True) if value in active or value is of else None
-        results.append(None if total is None else total.filled(Term(value, op)).value)
-    ops.prune(mark, keep=[r for r in results if r is not None])
-    return results
+    totals = {v: _total(op, grads, v, keep=True) for v in wanted if v in active or v in seeds}
+    return {v: total for v, total in totals.items() if total is not None}
 
 
 def captured(node: ir.Node) -> list[ir.Value]:
@@ -66,19 +82,25 @@ def sources(node: ir.Node) -> list[ir.Value]:
     return given + captured(node) if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()) else given
 
 
-def _path(graph: ir.Graph, of: ir.Value, wanted: set[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
-    """Return the nodes, in order, through which a wanted value influences `of`, and the values that it influences."""
-    active = {v for v in wanted if v.dtype in _FLOATS}
-    candidates = []
+def influenced(graph: ir.Graph, by: Iterable[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
+    """Return the nodes, in order, that the given values influence differentiably, and all values that these give."""
+    active = {v for v in by if v.dtype in _FLOATS}
+    nodes = []
     for node in graph:
         if (node.op_type in ZERO and not node.domain) or STOP_GRADIENT in node.metadata_props:
             continue
         if any(v in active for v in sources(node)):
-            candidates.append(node)
+            nodes.append(node)
             active.update(v for v in node.outputs if v.dtype in _FLOATS)
-    needed = {of}
+    return nodes, active
+
+
+def _path(graph: ir.Graph, of: Iterable[ir.Value], wanted: set[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
+    """Return the nodes, in order, through which a wanted value influences `of`, and the values that it influences."""
+    nodes, active = influenced(graph, wanted)
+    needed = set(of)
     path = []
-    for node in reversed(candidates):
+    for node in reversed(nodes):
         if any(out in needed and out in active for out in node.outputs):
             path.append(node)
             needed.update(v for v in sources(node) if v in active)
@@ -98,30 +120,29 @@ def _total(op: Emit, grads: dict[ir.Value, list[Grad]], value: ir.Value, keep: b
 
 
 def _node_gradients(
-    node: ir.Node, op: Emit, dys: list[Grad | None], active: set[ir.Value]
+    node: ir.Node, op: Emit, dys: list[Grad | None], active: set[ir.Value], defer: Defer | None
 ) -> list[tuple[ir.Value, Grad]]:
     gradient = GRADIENTS.get(node.op_type) if not node.domain else None
     if gradient is None:
         raise GradientError("this operator has no gradient rule", node)
     wanted = [v is not None and v in active for v in node.inputs]
-    if gradient.joint is not None:
+    if gradient.joint is not None or gradient.flow is not None:
         filled = [None if dy is None else dy.filled(Term(out, op)) for dy, out in zip(dys, node.outputs, strict=True)]
-        view = NodeView(node, op, filled, wanted)
-        targets = sources(node)
-        parts = gradient.joint(view)
-        if len(parts) == len(node.inputs):
-            targets = list(node.inputs)  # type: ignore[arg-type]
-        return [(v, Grad(p, True)) for v, p in zip(targets, parts, strict=True) if p is not None and v in active]
+        view = NodeView(node, op, filled, wanted, active)
+        if gradient.flow is not None:
+            return [(v, Grad(part, True)) for v, part in gradient.flow(view)]
+        parts = zip(node.inputs, gradient.joint(view), wanted, strict=True)  # type: ignore[misc]
+        return [(v, Grad(p, True)) for v, p, want in parts if v is not None and p is not None and want]
     if any(dy is not None for dy in dys[1:]):
         raise GradientError("only its first output has a gradient rule", node)
     dy = dys[0]
     assert dy is not None
-    view = NodeView(node, op, [dy.term], wanted)
+    view = NodeView(node, op, [dy.term], wanted, active)
     if not gradient.pointwise:
         dy = Grad(dy.filled(view.y), True)
     found = []
     for i, value in enumerate(node.inputs):
-        if value is None or not wanted[i]:
+        if value is None or not wanted[i] or (defer is not None and defer(node, i, dy)):
             continue
         dx = _input_gradient(gradient, dy, view, i)
         if dx is not None:

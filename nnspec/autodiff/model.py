@@ -98,7 +98,7 @@ def _prepare(model: onnx.ModelProto | ir.Model | str | os.PathLike[str]) -> ir.M
         )
         found = ir.from_proto(proto)
         ShapeInferencePass(check_type=False, strict_mode=False)(found)
-    for node in found.graph:
+    for node in ir.traversal.RecursiveGraphIterator(found.graph):
         if node.op_type == "Constant" and not node.domain:
             node.outputs[0].const_value = ir.convenience.get_const_tensor(node.outputs[0])
     return found

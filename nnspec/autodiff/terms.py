@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -252,9 +252,16 @@ _PYTHON: dict[str, Callable[[float, float], float]] = {
 class NodeView:
     """A node as its gradient rule sees it: inputs `x`, outputs `ys`, their gradients `dys`, attributes."""
 
-    __slots__ = ("dys", "node", "op", "wanted", "x", "ys")
+    __slots__ = ("active", "dys", "node", "op", "wanted", "x", "ys")
 
-    def __init__(self, node: ir.Node, op: Emit, dys: Sequence[Term | None], wanted: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        node: ir.Node,
+        op: Emit,
+        dys: Sequence[Term | None],
+        wanted: Sequence[bool],
+        active: Collection[ir.Value] = (),
+    ) -> None:
         self.node = node
         self.op = op
         # An input left out is None; the rules ask `input` for those that may be.
@@ -262,6 +269,7 @@ class NodeView:
         self.ys = [Term(v, op) for v in node.outputs]
         self.dys = dys
         self.wanted = wanted
+        self.active = active
 
     @property
     def y(self) -> Term:

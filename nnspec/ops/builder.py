@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
@@ -40,6 +41,12 @@ def _attribute_types(op_type: str, domain: str, version: int) -> dict[str, int]:
     return {name: int(cast(Any, a.type).value) for name, a in schema.attributes.items()}
 
 
+def _highest_number(graph: ir.Graph) -> int:
+    """Return the highest number in the names of subgraphs that are there already, as in a model that was loaded."""
+    numbers = [int(found[1]) for sub in graph.subgraphs() if (found := re.search(r"(\d+)$", sub.name or ""))]
+    return max(numbers, default=0)
+
+
 class Ops:
     """Append nodes to `graph`.
 
@@ -55,7 +62,7 @@ class Ops:
         self._shared: dict[tuple[Any, ...], Any] = {}
         self._prefix: str | None = None
         self._count = 0
-        self._bodies = [0]
+        self._bodies: list[int] | None = None
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
@@ -120,15 +127,22 @@ class Ops:
         `inputs` are name, element type and dims; the body may use values of this graph too. Append the results to
         `sub.graph.outputs` and pass `body=sub.graph`. Names within are unique in the whole model, as ONNX asks.
         """
+        if self._bodies is None:
+            self._bodies = self.graph.meta.setdefault("nnspec.bodies", [_highest_number(self.graph)])
         self._bodies[0] += 1
         prefix = f"{name}{self._bodies[0]}/"
-        values = [
-            ir.Value(name=prefix + key, type=ir.TensorType(dtype), shape=None if dims is None else ir.Shape(dims))
-            for key, dtype, dims in inputs
-        ]
-        sub = Ops(ir.Graph(values, [], nodes=[], name=prefix[:-1], opset_imports={"": self.opset}), self.opset)
+        sub = Ops(ir.Graph([], [], nodes=[], name=prefix[:-1], opset_imports={"": self.opset}), self.opset)
         sub._prefix, sub._bodies = prefix, self._bodies
+        for key, dtype, dims in inputs:
+            sub.input(key, dtype, dims)
         return sub
+
+    def input(self, name: str, dtype: ir.DataType, dims: Dims | None) -> ir.Value:
+        """Append an input to the graph; return it."""
+        shape = None if dims is None else ir.Shape(dims)
+        value = ir.Value(name=(self._prefix or "") + name, type=ir.TensorType(dtype), shape=shape)
+        self.graph.inputs.append(value)
+        return value
 
     def prune(self, start: int, keep: Sequence[ir.Value] = ()) -> None:
         """Remove those nodes from number `start` on of which nothing is used; the values of `keep` count as used."""

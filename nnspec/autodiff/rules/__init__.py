@@ -11,6 +11,7 @@ from nnspec.autodiff.rules import (
     pool,
     reduction,
     resize,
+    scan,
     shape,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "pool",
     "reduction",
     "resize",
+    "scan",
     "shape",
 ]

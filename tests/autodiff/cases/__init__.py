@@ -11,6 +11,7 @@ from tests.autodiff.cases import (
     pool,
     reduction,
     resize,
+    scan,
     shape,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "pool",
     "reduction",
     "resize",
+    "scan",
     "shape",
 ]
