@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,13 @@ def initial_weights(network: Network, seed: int = 0) -> dict[str, NDArray[np.flo
     return {w.name: sample(w.init, w.shape, w.fan, w.name, seed) for w in network.weights}
 
 
-def export_model(network: Network, weights: Mapping[str, NDArray[np.float32]]) -> ir.Model:
-    """Network -> forward graph with its weights inside."""
+def export_model(
+    network: Network, weights: Mapping[str, NDArray[np.float32]], outputs: Sequence[str] | None = None
+) -> ir.Model:
+    """Network -> forward graph with its weights inside; of some outputs alone, with the inputs that these need."""
     import onnx_ir
 
     from nnspec.lower import forward_model
 
-    return forward_model(network, {name: onnx_ir.tensor(array, name=name) for name, array in weights.items()})
+    tensors = {name: onnx_ir.tensor(array, name=name) for name, array in weights.items()}
+    return forward_model(network, tensors, outputs=outputs)

@@ -94,13 +94,15 @@ def save_network(
     path: str | Path,
     *,
     unroll: bool = False,
+    outputs: Sequence[str] | None = None,
     inline_limit: int = INLINE_LIMIT,
 ) -> list[Path]:
     """Write a network with its weights as an ONNX model; return the files written.
 
     Opset 21, IR version 10, a symbolic batch axis; `weights` maps every weight's name to an array of its shape. With
-    `unroll` recurrences become straight-line graphs. Raises NnspecError where the weights do not fit, a sequence to
-    unroll has no fixed length, or the file cannot be written.
+    `unroll` recurrences become straight-line graphs; with `outputs` the model has these alone, and the inputs that they
+    need. Raises NnspecError where the weights do not fit, a sequence to unroll has no fixed length, the network has no
+    such output, or the file cannot be written.
     """
     from importlib.metadata import version
 
@@ -110,7 +112,7 @@ def save_network(
 
     fitted = fit_weights(network, weights, "the given weights")
     tensors = {name: ir.tensor(array, name=name) for name, array in fitted.items()}
-    model = forward_model(network, tensors, unroll=unroll)
+    model = forward_model(network, tensors, unroll=unroll, outputs=outputs)
     model.producer_version = version("nnspec")
     model.metadata_props["nnspec.network"] = network.name
     return write_model(model, Path(path), inline_limit=inline_limit)

@@ -21,6 +21,7 @@ from nnspec.cli.runtime import read_weights
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Where drawn weights start from (default 0).")
 @click.option("--train", is_flag=True, help="Write the training step with its eval and predict graphs.")
 @click.option("--unroll", is_flag=True, help="Write recurrences step by step, without Scan, LSTM, GRU and RNN.")
+@click.option("--outputs", metavar="A,B", help="Only these outputs, and the inputs that they need.")
 @options.network
 @options.block
 @options.settings
@@ -32,6 +33,7 @@ def export_command(
     seed: int | None,
     train: bool,
     unroll: bool,
+    outputs: str | None,
     network: str | None,
     block: str | None,
     settings: dict[str, Any],
@@ -40,6 +42,7 @@ def export_command(
     """Write a network of FILE as an ONNX model: opset 21, a symbolic batch axis, checked.
 
     With --unroll, sequences need a fixed length, such as `input x: [28, 64]`, and the model has no control flow.
+    With --outputs answer, a translator's model needs the source alone and says the answer by itself.
     Weights of more than 2 GB go to MODEL.onnx.data beside it. With --train and -o NAME.onnx, the files are
     NAME.step.onnx, NAME.eval.onnx, NAME.predict.onnx, NAME.state.safetensors, and NAME.json, which names every input
     and output: a program in any language that has ONNX Runtime can train the network from them.
@@ -49,6 +52,8 @@ def export_command(
     size = options.sizes(limit)
     if train and unroll:
         raise click.UsageError("give --train or --unroll, not both: training needs the loop")
+    if train and outputs is not None:
+        raise click.UsageError("give --train or --outputs, not both: training needs what the loss needs")
     if train:
         from nnspec.export import save_program
         from nnspec.training import build
@@ -69,8 +74,9 @@ def export_command(
         compiled = compile_network(file, network, settings, **size)
         show(compiled.warnings)
         network_ = compiled.network
+        chosen = None if outputs is None else [name.strip() for name in outputs.split(",")]
         values = initial_weights(network_, seed or 0) if weights is None else read_weights(weights, network_)
-        written = save_network(network_, values, output, unroll=unroll)
+        written = save_network(network_, values, output, unroll=unroll, outputs=chosen)
     for path in written:
         click.echo(f"wrote {path}")
     return DONE

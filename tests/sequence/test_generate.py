@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nnspec.cli import main
 from nnspec.compile import compile_recipe
 from nnspec.diagnostics import NnspecError, SpecError
 from nnspec.ir import Network
@@ -218,6 +220,16 @@ def test_outputs_select_what_is_exported() -> None:
     assert {i.name for i in model.graph.inputs} >= {"source", "feed"}
     with pytest.raises(NnspecError, match="no output `anwser`: did you mean `answer`"):
         forward_model(network, outputs=["anwser"])
+
+
+def test_the_command_line_exports_a_decoder_that_needs_the_source_alone(tmp_path: Path) -> None:
+    spec = tmp_path / "translator.nn"
+    spec.write_text(build(STEPWISE["luong"]))
+    assert main(["export", str(spec), "-o", str(tmp_path / "answer.onnx"), "--outputs", "answer,score"]) == 0
+    opened = ort.InferenceSession(str(tmp_path / "answer.onnx"), providers=["CPUExecutionProvider"])
+    assert [i.name for i in opened.get_inputs()] == ["source", "source.lengths"]
+    answer, score = opened.run(None, sources(3))
+    assert (answer.shape, score.shape) == ((3, LENGTH), (3,))
 
 
 BAD = [
