@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from math import comb
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
@@ -68,29 +69,19 @@ class Symbolic:
         return frozenset(found)
 
     def __str__(self) -> str:
-        parts: list[str] = []
-        for monomial, coefficient in self.terms.values():
-            factors = [
-                a if isinstance(a, str) else (str(a) if len(monomial) == 1 and coefficient == 1 else f"({a})")
-                for a in monomial
-            ]
-            size = abs(coefficient)
-            text = "*".join(([str(size)] if size != 1 or not factors else []) + factors)
-            sign = "-" if coefficient < 0 else "+"
-            parts.append(f"{sign} {text}" if parts else (f"-{text}" if coefficient < 0 else text))
-        return " ".join(parts)
+        return _written(_folded(self.terms))
 
     __repr__ = __str__
 
     @cached_property
-    def _text(self) -> str:
-        return str(self)
+    def _canonical(self) -> str:
+        return _written(self.terms)
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self._canonical)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Symbolic) and self._text == other._text
+        return isinstance(other, Symbolic) and self._canonical == other._canonical
 
     def __add__(self, other: Dim) -> Dim:
         if not isinstance(other, int | Symbolic):
@@ -136,6 +127,67 @@ class Symbolic:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.is_instance_schema(cls)
+
+
+Terms: TypeAlias = "Mapping[tuple[str, ...], tuple[Monomial, int]]"
+
+
+def _written(terms: Terms) -> str:
+    parts: list[str] = []
+    for monomial, coefficient in terms.values():
+        factors = [
+            a if isinstance(a, str) else (str(a) if len(monomial) == 1 and coefficient == 1 else f"({a})")
+            for a in monomial
+        ]
+        size = abs(coefficient)
+        text = "*".join(([str(size)] if size != 1 or not factors else []) + factors)
+        sign = "-" if coefficient < 0 else "+"
+        parts.append(f"{sign} {text}" if parts else (f"-{text}" if coefficient < 0 else text))
+    return " ".join(parts)
+
+
+def _folded(terms: Terms) -> Terms:
+    """Return equal terms, fewer of them where a constant can go into a quotient: (H + 1)//2 - 1 is (H - 1)//2."""
+    for atom in {
+        _atom_key(a): a for monomial, _ in terms.values() for a in monomial if isinstance(a, Quotient)
+    }.values():
+        if not isinstance(atom.denominator, int):
+            continue
+        for monomial, coefficient in terms.values():
+            rest = list(monomial)
+            if sum(a is atom or _atom_key(a) == atom.key for a in rest) != 1:
+                continue
+            rest = [a for a in rest if _atom_key(a) != atom.key]
+            other = terms.get(_key(tuple(rest)))
+            if other is None or other[1] % coefficient:
+                continue
+            shift = other[1] // coefficient
+            shifted = _shifted(terms, atom, shift)
+            if len(shifted) < len(terms):
+                return _folded(shifted)
+    return terms
+
+
+def _shifted(terms: Terms, atom: Quotient, shift: int) -> Terms:
+    """Write terms with atom + shift in place of the atom: every atom becomes (new atom - shift)."""
+    assert isinstance(atom.denominator, int)
+    numerator = atom.numerator + shift * atom.denominator
+    assert isinstance(numerator, Symbolic)
+    new = Quotient(numerator, atom.denominator)
+    found: dict[tuple[str, ...], tuple[Monomial, int]] = {}
+
+    def put(monomial: Monomial, coefficient: int) -> None:
+        key = _key(monomial)
+        found[key] = (monomial, coefficient + (found[key][1] if key in found else 0))
+
+    for monomial, coefficient in terms.values():
+        rest = tuple(a for a in monomial if _atom_key(a) != atom.key)
+        power = len(monomial) - len(rest)
+        for i in range(power + 1):
+            news = tuple(sorted((*rest, *(new,) * (power - i)), key=_atom_key))
+            put(news, coefficient * comb(power, i) * (-shift) ** i)
+    kept = {k: t for k, t in found.items() if t[1]}
+    return dict(sorted(kept.items(), key=lambda t: (-len(t[0]), t[0])))
 
 
 def _terms(dim: int | Symbolic) -> Mapping[tuple[str, ...], tuple[Monomial, int]]:
