@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from nnspec.autodiff import algebra
 from nnspec.autodiff.errors import GradientError
 from nnspec.ops import Dims, Ops, dims_of
 
@@ -39,6 +41,16 @@ class Emit:
     def term(self, value: ir.Value) -> Term:
         """Wrap a value."""
         return Term(value, self)
+
+    def size(self, of: Term, axis: int) -> Term:
+        """Return the size of an axis as an int64 scalar; axes of one symbol are asked once."""
+        symbol = of.dims[axis]
+        found = self.ops.sizes.get(symbol) if isinstance(symbol, str) else None
+        if found is None:
+            found = plain(self.Squeeze(of.shape(axis, axis + 1), [0]))
+            if isinstance(symbol, str):
+                self.ops.sizes[symbol] = found
+        return self.term(found)
 
     def const(self, value: Any, dtype: ir.DataType | None = None) -> Term:
         """Return a constant; lists of ints are int64."""
@@ -116,6 +128,12 @@ class Term:
             return -(b if p == -1 else a)
         if (op_type == "Add" and p == 0) or (op_type in ("Add", "Sub") and q == 0) or (op_type == "Div" and q == 1):
             return b if p == 0 and op_type == "Add" else a
+        if op_type == "Div" and algebra.is_small(dims_of(b.value), dims_of(a.value)):
+            return a * b.op.Reciprocal(b)
+        if op_type == "Mul":
+            return _product(a, b)
+        if op_type == "Add" and (node := algebra.producer(b.value, "Neg")) is not None:
+            return self.op.Sub(a, node.inputs[0])
         return self.op.__getattr__(op_type)(a, b)
 
     def __add__(self, other: Any) -> Term:
@@ -183,15 +201,26 @@ class Term:
         """Return the sum over the axes, or over all."""
         if axes is not None and not len(axes):
             return self
+        if axes is not None:
+            axes = [a + self.rank if a < 0 else a for a in axes]
+            parts = algebra.pulled_out(self.value, axes)
+            if parts is not None:
+                inside, outside = parts
+                total = math.prod((self.op.term(f) for f in inside[1:]), start=self.op.term(inside[0])).sum(axes)
+                factor = math.prod(f if isinstance(f, int) else self.op.term(f) for f in outside)
+                return total * factor if keepdims else (total * factor).squeeze(axes)
         return self.op.ReduceSum(self, None if axes is None else list(axes), keepdims=int(keepdims))
 
     def reshape(self, dims: Sequence[int] | Term) -> Term:
         """Return this with other dims; -1 once for the rest, 0 keeps the dim of that place."""
         target = dims if isinstance(dims, Term) else self.op.const(list(dims))
         wanted = target.array
-        if wanted is not None and self.static == tuple(wanted.tolist()):
-            return self
-        return self.op.Reshape(self, target)
+        source = self
+        if wanted is not None and 0 not in wanted:
+            source = self.op.term(algebra.viewed(self.value))
+            if source.static == tuple(wanted.tolist()):
+                return source
+        return self.op.Reshape(source, target)
 
     def reshape_like(self, other: Term) -> Term:
         """Return this with the dims of `other`, which has as many elements."""
@@ -239,6 +268,25 @@ class Term:
     def expand(self, like: Term) -> Term:
         """Return this broadcast to the shape of `like`."""
         return self.op.Expand(self, like.shape())
+
+
+def _product(a: Term, b: Term) -> Term:
+    """Return a b; small factors of a large one go together."""
+    large, small = (a, b) if algebra.is_small(dims_of(b.value), dims_of(a.value)) else (b, a)
+    dims, few = dims_of(large.value), dims_of(small.value)
+    if dims is not None and few is not None and algebra.is_small(few, dims):
+        for node in (algebra.producer(large.value, "Neg"), algebra.producer(large.value, "Mul")):
+            if node is None:
+                continue
+            inputs = [a.op.term(v) for v in node.inputs if v is not None]
+            if len(inputs) == 1:
+                return inputs[0] * -small
+            for inner, factor in (inputs, inputs[::-1]):
+                if dims_of(inner.value) == dims and algebra.is_small(dims_of(factor.value), dims):
+                    both = algebra.joined(few, factor.dims)
+                    if algebra.is_small(both, dims):
+                        return inner * (factor * small)
+    return a.op.Mul(a, b)
 
 
 _PYTHON: dict[str, Callable[[float, float], float]] = {

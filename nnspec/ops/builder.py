@@ -58,8 +58,10 @@ class Ops:
     def __init__(self, graph: ir.Graph, opset: int = OPSET) -> None:
         self.graph = graph
         self.opset = opset
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._constants: dict[tuple[Any, tuple[int, ...], bytes], ir.Value] = {}
         self._shared: dict[tuple[Any, ...], Any] = {}
+        self.sizes: dict[str, ir.Value] = {}
+        """The int64 scalars that hold the sizes of symbolic dims, as far as they were asked for."""
         self._prefix: str | None = None
         self._count = 0
         self._bodies: list[int] | None = None
@@ -111,7 +113,7 @@ class Ops:
             array = array.astype(dtype.numpy() if isinstance(dtype, ir.DataType) else dtype)
         elif array.dtype == np.float64 and not isinstance(value, np.ndarray):
             array = array.astype(np.int64 if array.size == 0 else np.float32)
-        key = (array.dtype.str + array.dtype.name, array.shape, array.tobytes())
+        key = (array.dtype, array.shape, array.tobytes())
         if key not in self._constants:
             tensor = ir.Tensor(np.array(array, order="C"))
             node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1)
@@ -156,6 +158,7 @@ class Ops:
             self.graph.remove(node)
             gone.update(node.outputs)
         if gone:
+            self.sizes = {k: v for k, v in self.sizes.items() if v not in gone}
             self._constants = {k: v for k, v in self._constants.items() if v not in gone}
             self._shared = {k: v for k, v in self._shared.items() if not gone & {v, *(v if type(v) is tuple else ())}}
 

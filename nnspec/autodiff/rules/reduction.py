@@ -49,13 +49,20 @@ def inverse_count(x: Term, y: Term, axes: list[int] | None) -> Term:
     if all(isinstance(s, int) for s in sizes):
         return x.like(1 / max(1, math.prod(s for s in sizes if isinstance(s, int))))
     op = x.op
-    if axes is not None and len(axes) == 1:
-        count = op.Squeeze(x.shape(axes[0], axes[0] + 1), [0])
-    else:
-        count = op.Div(op.Size(x), op.Max(op.Size(y), [1])) if axes is None or len(axes) < x.rank else op.Size(x)
+    count = op.Div(op.Size(x), op.Max(op.Size(y), op.const(1))) if axes is None else size_over(x, axes)
     # In float32, since a count may exceed what float16 holds.
     wide = x.dtype if x.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
     return op.Reciprocal(count.cast(wide)).cast(x.dtype)
+
+
+def size_over(x: Term, axes: list[int]) -> Term:
+    """Return the product of the sizes of some axes, as an int64 scalar."""
+    fixed = math.prod(d for a in axes if isinstance(d := x.dims[a], int))
+    count = x.op.const(fixed)
+    for axis in axes:
+        if not isinstance(x.dims[axis], int):
+            count = x.op.Mul(count, x.op.size(x, axis)) if count.number != 1 else x.op.size(x, axis)
+    return count
 
 
 def reduce_extremum(dy: Term, n: NodeView) -> Term:

@@ -194,9 +194,9 @@ class _Backward:
             if self.steps.owns(value):
                 self._provide(value)
         for node in list(ir.traversal.RecursiveGraphIterator(self.inner.graph)):
-            for i, value in enumerate(node.inputs):
-                if value is not None and self.steps.owns(value):
-                    node.replace_input_with(i, self._provide(value))
+            for i, used in enumerate(node.inputs):
+                if used is not None and self.steps.owns(used):
+                    node.replace_input_with(i, self._provide(used))
 
     def _provide(self, value: ir.Value) -> ir.Value:
         """Return what stands for a value of the forward body: a constant, a copy of its node, or what was stored."""
