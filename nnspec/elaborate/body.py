@@ -317,6 +317,15 @@ class Body(Evaluator):
             )
             return
         self.output_spans[name] = s.name.span
+        if name in self.builder.inputs:
+            fail = self.report.fail(
+                Code.DUPLICATE_NAME,
+                f"`{name}` is an input, and an output needs a name of its own",
+                s.name.span,
+                help=f"write `output ... = {name}`",
+            )
+            self.report.add(fail.diagnostic)
+            return
         if not isinstance(value, Poison):
             self.outputs.append(Output(name=name, value=value.ref))
         if s.value is not None:

@@ -234,4 +234,8 @@ class Lrn(Layer, keyword="lrn"):
         return x[0]
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        return ctx.op.LRN(x[0], size=self.size, alpha=float(self.alpha), beta=float(self.beta), bias=float(self.k))
+        op, image = ctx.op, ctx.inputs[0].rank == 3
+        # ONNX Runtime's kernel takes images only; the shape of space does not matter here.
+        flat = x[0] if image else op.Reshape(x[0], [0, 0, -1, 1])
+        y = op.LRN(flat, size=self.size, alpha=float(self.alpha), beta=float(self.beta), bias=float(self.k))
+        return y if image else op.Reshape(y, op.Shape(x[0]))

@@ -54,17 +54,17 @@ class Pool(Layer):
         padded = [s + b + e for s, b, e in zip(spatial, begins, ends, strict=True)]
         check_fits(kernel, (1,) * len(kernel), padded, spatial, image)
         out = []
-        for size, p, b, k, s in zip(spatial, padded, begins, kernel, stride, strict=True):
+        for size, p, b, e, k, s in zip(spatial, padded, begins, ends, kernel, stride, strict=True):
             count = window_out(p, k, s, ceil=self.ceil)
             # A window that would start in the padding behind the image does not count.
-            if (
-                self.ceil
-                and isinstance(count, int)
-                and isinstance(size, int)
-                and isinstance(b, int)
-                and (count - 1) * s >= size + b
-            ):
-                count -= 1
+            if self.ceil and isinstance(e, int) and s + e > k:
+                if not isinstance(count, int) or not isinstance(size, int) or not isinstance(b, int):
+                    raise ShapeError(
+                        f"with `ceil`, the number of windows needs to know the size, and `{size}` is symbolic",
+                        field="ceil",
+                        help="make stride and padding together at most the window, or declare fixed sizes",
+                    )
+                count -= (count - 1) * s >= size + b
             out.append(count)
         return image.with_shape((image.shape[0], *out))
 
@@ -74,12 +74,30 @@ class Pool(Layer):
 
     def _attributes(self, ctx: Lowering) -> dict[str, Any]:
         kernel, stride, begins, ends = self._geometry(ctx.inputs[0])
+        ceil = False
+        if self.ceil:
+            counts, sizes = ctx.outputs[0].shape[1:], ctx.inputs[0].shape[1:]
+            windows = zip(counts, stride, kernel, sizes, begins, strict=True)
+            exact = [(c - 1) * s + k - n - b for c, s, k, n, b in windows]
+            fixed = all(isinstance(e, int) for e in exact)
+            partial = [not isinstance(x, int) or x > e for x, e in zip(exact, ends, strict=True)]  # type: ignore[operator]
+            # ONNX's shape inference counts a last window that starts behind the image, and ONNX Runtime does not:
+            # an end that fits leaves no doubt. Zeros that count in a mean must not become more, though.
+            ceil = any(partial) and (self._counts_pad or not fixed)
+            if ceil:
+                ends = [e if p else max(x, 0) for x, e, p in zip(exact, ends, partial, strict=True)]  # type: ignore[type-var]
+            else:
+                ends = [x if p else e for x, e, p in zip(exact, ends, partial, strict=True)]
         return {
             "kernel_shape": list(kernel),
             "strides": list(stride),
             "pads": [*begins, *ends],
-            "ceil_mode": int(self.ceil),
+            "ceil_mode": int(ceil),
         }
+
+    @property
+    def _counts_pad(self) -> bool:
+        return False
 
 
 class MaxPool(Pool, keyword="maxpool"):
@@ -94,6 +112,10 @@ class AvgPool(Pool, keyword="avgpool"):
 
     count_pad: bool = False
     """Whether the padding's zeros count in the mean."""
+
+    @property
+    def _counts_pad(self) -> bool:
+        return self.count_pad
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.op.AveragePool(x[0], count_include_pad=int(self.count_pad), **self._attributes(ctx))

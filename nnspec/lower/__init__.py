@@ -135,6 +135,7 @@ def forward_model(
     lowered = lower(network, unroll=unroll, fused=fused, wanted=None if outputs is None else chosen.values())
     finish_outputs(lowered, {name: lowered.values[value] for name, value in chosen.items()})
     model = ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+    RemoveUnusedNodesPass()(model)
     if outputs is not None:
         _prune(model)
     for weight in network.weights:
@@ -150,8 +151,7 @@ def forward_model(
 
 
 def _prune(model: ir.Model) -> None:
-    """Leave out the nodes and inputs that no output needs."""
-    RemoveUnusedNodesPass()(model)
+    """Leave out the inputs that no output needs."""
     graph = model.graph
     for value in [v for v in graph.inputs if not v.uses() and not v.is_graph_output()]:
         graph.inputs.remove(value)

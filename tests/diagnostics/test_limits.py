@@ -24,7 +24,7 @@ NESTED = "block b300 on x { return x -> relu }\n" + "\n".join(
 @pytest.mark.parametrize(
     ("source", "code"),
     [
-        (network("for i in range(100000) { for j in range(100000) { y = 3 } }\noutput x"), Code.TOO_LARGE),
+        (network("for i in range(100000) { for j in range(100000) { y = 3 } }\noutput y = x"), Code.TOO_LARGE),
         (network("output y = x -> ((relu * 0) * 100000) * 100000"), Code.TOO_LARGE),
         (network("y = x -> relu\nfor i in range(100000) { y = y -> relu }\noutput z = y"), Code.TOO_LARGE),
         (network("output y = x -> b0", DOUBLING), Code.TOO_LARGE),

@@ -12,7 +12,7 @@ from nnspec.elaborate import parse_setting
 from nnspec.source import Source
 
 TWO = Source(
-    "two.nn", "network Small(n = 3) { input x: [4] output y = x -> dense(n) } network Large { input x: [4] output x }"
+    "two.nn", "network Small(n = 3) { input x: [4] output y = x -> dense(n) } network Large { input x: [4] output y = x }"
 )
 NONE = Source("none.nn", "const n = 3")
 
@@ -121,7 +121,7 @@ def test_two_declarations_of_one_name_clash(tmp_path: Path) -> None:
 
 def test_links_must_not_lead_outside(tmp_path: Path) -> None:
     (tmp_path / "outside.nn").write_text("const n = 3")
-    path = spec(tmp_path / "inside", main='import "link.nn" import "round.nn" network N { input x: [4] output x }')
+    path = spec(tmp_path / "inside", main='import "link.nn" import "round.nn" network N { input x: [4] output y = x }')
     (path.parent / "link.nn").symlink_to(tmp_path / "outside.nn")
     (path.parent / "round.nn").symlink_to(path.parent / "round.nn")
     found = check_file(path)
@@ -144,5 +144,5 @@ def test_folders_below_may_be_imported_but_not_beside(tmp_path: Path) -> None:
 
 def test_a_text_without_a_file_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (found,) = check_file(Source("<text>", 'import "a.nn" network N { input x: [4] output x }'))
+    (found,) = check_file(Source("<text>", 'import "a.nn" network N { input x: [4] output y = x }'))
     assert found.code is Code.IMPORT

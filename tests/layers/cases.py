@@ -339,6 +339,8 @@ NORMALISATIONS = [
     Case("groupnorm", X, "x -> groupnorm(5)", lambda x, weight, bias: groupnorm(x, weight, bias, 5), "sequence"),
     Case("lrn", WIDE, "x -> lrn(5, alpha = 0.5)", lambda x: r.lrn(x, 5, 0.5, 0.75, 1.0), "odd"),
     Case("lrn", WIDE, "x -> lrn(9, 0.3, 0.5, k = 2)", lambda x: r.lrn(x, 9, 0.3, 0.5, 2.0), "wider than the image"),
+    Case("lrn", X, "x -> lrn(3, alpha = 1)", lambda x: r.lrn(x, 3, 1, 0.75, 1.0), "sequence"),
+    Case("lrn", {"x": "[5, 2, 3, 4]"}, "x -> lrn(3, alpha = 1)", lambda x: r.lrn(x, 3, 1, 0.75, 1.0), "3d"),
     Case("lrn", WIDE, "x -> lrn(3, alpha = 1)", lambda x: r.lrn(x, 3, 1, 0.75, 1.0), "narrow"),
     Case("normalize", X, "x -> normalize", lambda x: x / np.sqrt((x**2).sum(-1, keepdims=True))),
     Case("softmax", X, "x -> softmax", r.softmax),
