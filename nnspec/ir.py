@@ -131,6 +131,8 @@ class Layer(BaseModel):
     """Whether it maps each element by itself, so that tensors without a batch axis need no care."""
     where: ClassVar[Literal["network", "train"]] = "network"
     """Losses and metrics may stand in a train block only."""
+    leading: ClassVar[bool] = False
+    """Whether the first of several outputs is the result, which stands for all of them where one tensor is wanted."""
 
     def __init_subclass__(cls, keyword: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -301,5 +303,5 @@ def json_schema() -> dict[str, Any]:
         definition["required"] = ["kind", *definition.get("required", [])]
         options.append(ref)
     definitions["Layer"] = {"oneOf": options, "title": "Layer"}
-    top = definitions.pop("Network")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}
+    # Cells hold networks, so that the definition must stay where references find it.
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **definitions["Network"], "$defs": definitions}
