@@ -139,7 +139,7 @@ class Builder:
         results = tuple(Tensor(node.output(i), t, span) for i, t in enumerate(outputs))
         # What a loss gives besides its value, the number of steps that count, is for the average of an epoch alone.
         several = isinstance(inferred, tuple) and layer.where == "network"
-        return TupleValue(results) if several else results[0]
+        return TupleValue(results, results=layer.leading) if several else results[0]
 
     def _check_arity(self, layer: Layer, types: tuple[TensorType, ...]) -> None:
         wanted = layer.arity

@@ -16,6 +16,7 @@ class CtcGreedy(Layer, keyword="ctc_greedy"):
     `decoded, length = ctc_greedy(logits)`.
     """
 
+    leading = True
     blank: Natural = 0
     """The class that stands for no symbol."""
 
@@ -58,6 +59,7 @@ class CtcBeam(Layer, keyword="ctc_beam"):
     model.
     """
 
+    leading = True
     beam: Positive = 8
     """How many labels are followed at once."""
     blank: Natural = 0

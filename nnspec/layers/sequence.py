@@ -29,6 +29,7 @@ class Generate(Layer, keyword="generate"):
 
     arity = 2
     elementwise = True
+    leading = True
     begin: Natural = 1
     """The symbol that the decoder is fed first."""
     end: Natural = 2
