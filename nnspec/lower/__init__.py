@@ -135,6 +135,10 @@ def forward_model(
     lowered = lower(network, unroll=unroll, fused=fused, wanted=None if outputs is None else chosen.values())
     finish_outputs(lowered, {name: lowered.values[value] for name, value in chosen.items()})
     model = ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
+    types = network.types()
+    for value, (name, source) in zip(model.graph.outputs, chosen.items(), strict=True):
+        # Inference loses the names of symbolic sizes on the way; the IR knows them.
+        value.shape = value_of(name, types[source]).shape
     RemoveUnusedNodesPass()(model)
     if outputs is not None:
         _prune(model)
