@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.registry import vjp
+from nnspec.autodiff.rules import costs
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import NodeView, Term
 
@@ -35,6 +36,35 @@ def bias_gradient(dy: Term, n: NodeView) -> Term:
 
 
 def input_gradient(dy: Term, w: Term, x: Term, window: Window, group: int) -> Term:
+    """Return the gradient of the convolution's input `x` by the lowering that is faster for its shape.
+
+    Convolving dy with the turned kernel gathers what dy's channels send; ConvTranspose makes what each of x's channels
+    gets and adds it up. So the side with fewer channels wins. Per channel, ConvTranspose runs a product for each.
+    """
+    filters, depth = w.dims[:2]
+    if set(window.strides) == {1} and isinstance(filters, int) and isinstance(depth, int):
+        crops = all(e - 1 >= max(b, a) for e, b, a in zip(window.extent, window.begins, window.ends, strict=True))
+        alone = group > 1 and group == filters and depth == 1
+        if crops and (alone or (group == 1 and 16 <= filters <= depth)):
+            return _by_turned_kernel(dy, w, window, group)
+    return _by_transposed(dy, w, x, window, group)
+
+
+def _by_turned_kernel(dy: Term, w: Term, window: Window, group: int) -> Term:
+    op = dy.op
+    axes = list(range(2, dy.rank))
+    last = [-1] * window.axes
+    turned = w if math.prod(window.kernel) == 1 else op.Slice(w, last, [-_FAR] * window.axes, axes, last)
+    if group == 1:
+        turned = _channels_first(turned)
+    begins = [e - 1 - b for e, b in zip(window.extent, window.begins, strict=True)]
+    ends = [e - 1 - a for e, a in zip(window.extent, window.ends, strict=True)]
+    return op.Conv(
+        dy, turned, kernel_shape=list(window.kernel), dilations=list(window.dilations), pads=begins + ends, group=group
+    )
+
+
+def _by_transposed(dy: Term, w: Term, x: Term, window: Window, group: int) -> Term:
     """Return the gradient of the convolution's input `x`, by ConvTranspose.
 
     Rows that no window reaches, since the stride does not divide, get zeros; uneven padding is cut off afterwards, for
@@ -84,8 +114,51 @@ def weight_gradient(x: Term, dy: Term, w: Term, window: Window, group: int) -> T
 
 
 def choose(x: Term, dy: Term, w: Term, window: Window, group: int) -> str:
-    """Return the name of the lowering for a weight gradient: a key of `LOWERINGS`."""
-    return "gemm"
+    """Return the name of the lowering for a weight gradient: a key of `LOWERINGS`.
+
+    The cheapest by `costs`; where the size of the image is unknown, by that of a middling one.
+    """
+    filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
+    if group > 1:
+        return "sums" if group == filters and depth == 1 else "gemm"
+    if x.rank == 2:
+        return "gemm"
+    taps = math.prod(window.kernel)
+    row = dy.dims[-1] if isinstance(dy.dims[-1], int) else 16
+    places = math.prod(d if isinstance(d, int) else 16 for d in dy.dims[2:])
+    pixels = math.prod(d if isinstance(d, int) else 16 for d in x.dims[2:])
+    dense = set(window.strides) == {1}
+    run = (depth * row) if dense else depth
+    by_taps = taps * (costs.product(filters, depth, places) + costs.copy(places * depth, run))
+    by_taps += costs.transpose(pixels * depth) + costs.copy(places * filters, places)
+    batched = costs.product(taps * depth, filters, places)
+    if taps > 1:
+        batched += costs.copy(taps * places * depth, row if dense else 1) + costs.copy(taps * places * depth, places)
+    return "taps" if by_taps < batched else "batched_gemm"
+
+
+def by_taps(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """A matrix product over batch and space for each place of the kernel, [M, N O] by [N O, C], on channels-last `x`.
+
+    Channels-last makes each row of the image one run of memory, which is copied fast and needs no transposition in the
+    product; there is nothing to join but the results. Only without groups.
+    """
+    op = x.op
+    filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
+    last = _padded(x, window).transpose([0, *range(2, x.rank), 1])
+    rows = _channels_first(dy).reshape([filters, -1])
+    products = [rows @ t.reshape([-1, depth]) for t in _taps(last, dy, window, first=1)]
+    if len(products) == 1:
+        return products[0].reshape([filters, depth, *window.kernel])
+    whole = op.Concat(*products, axis=1).reshape([filters, len(products), depth])
+    return whole.transpose([0, 2, 1]).reshape([filters, depth, *window.kernel])
+
+
+def by_sums(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """One filter for each channel: the sum of products for each place of the kernel."""
+    op = x.op
+    sums = [(t * dy).sum([0, *range(2, x.rank)], keepdims=False) for t in _taps(_padded(x, window), dy, window)]
+    return op.Concat(*(s.unsqueeze([1]) for s in sums), axis=1).reshape([group, 1, *window.kernel])
 
 
 def by_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
@@ -112,10 +185,18 @@ def by_batched_gemm(x: Term, dy: Term, w: Term, window: Window, group: int) -> T
     """A matrix product per example, then the sum over the batch: no transposition of activations."""
     op = x.op
     filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
-    parts = [t.op.Reshape(t, [0, group, depth, -1]) for t in _taps(_padded(x, window), dy, window)]
+    taps = _taps(_padded(x, window), dy, window)
+    kernel = list(window.kernel)
+    if group == 1:
+        # The larger operand stands left: the right one is what the product has to rearrange.
+        parts = [op.Reshape(t, [0, depth, -1]) for t in taps]
+        columns = op.Concat(*parts, axis=1) if len(parts) > 1 else parts[0]
+        sums = (columns @ op.Reshape(dy, [0, filters, -1]).swap()).sum([0], keepdims=False)
+        whole = sums.reshape([len(taps), depth, filters]).transpose([2, 1, 0])
+        return whole.reshape([filters, depth, *kernel])
+    parts = [op.Reshape(t, [0, group, depth, -1]) for t in taps]
     columns = op.Concat(*parts, axis=2) if len(parts) > 1 else parts[0]
     product = op.Reshape(dy, [0, group, filters // group, -1]) @ columns.swap()
-    kernel = list(window.kernel)
     order = [0, len(kernel) + 1, *range(1, len(kernel) + 1)]
     return product.sum([0], keepdims=False).reshape([filters, *kernel, depth]).transpose(order)
 
@@ -134,7 +215,13 @@ def by_conv(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     return _channels_first(cut)
 
 
-LOWERINGS: dict[str, WeightGradient] = {"gemm": by_gemm, "batched_gemm": by_batched_gemm, "conv": by_conv}
+LOWERINGS: dict[str, WeightGradient] = {
+    "taps": by_taps,
+    "sums": by_sums,
+    "gemm": by_gemm,
+    "batched_gemm": by_batched_gemm,
+    "conv": by_conv,
+}
 
 
 def _fixed(dim: int | str | None) -> int:
@@ -153,11 +240,14 @@ def _padded(x: Term, window: Window) -> Term:
     return x.op.Pad(x, [0, 0, *window.begins, 0, 0, *window.ends])
 
 
-def _taps(x: Term, dy: Term, window: Window) -> list[Term]:
-    """Return, for each place of the kernel, the elements of the padded `x` that it meets: dy's spatial shape."""
+def _taps(x: Term, dy: Term, window: Window, first: int = 2) -> list[Term]:
+    """Return, for each place of the kernel, the elements of the padded `x` that it meets: dy's spatial shape.
+
+    `first` is the first spatial axis of `x`.
+    """
     taps = []
-    axes = list(range(2, x.rank))
-    counts = [dy.dims[a] for a in axes]
+    axes = list(range(first, first + window.axes))
+    counts = list(dy.dims[2:])
     if math.prod(window.kernel) == 1 and set(window.strides) == {1}:
         return [x]
     for i in range(math.prod(window.kernel)):
