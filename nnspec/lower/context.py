@@ -19,6 +19,9 @@ BATCH = "batch"
 STOP_GRADIENT = "nnspec.stop_gradient"
 """Metadata key of an Identity node through which no gradient flows."""
 
+OF_BATCH = "nnspec.of_batch"
+"""Metadata key of a BatchNormalization whose mean, 0, and variance are those of its very input."""
+
 DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64, "bool": ir.DataType.BOOL}
 
 Uniform = Callable[[Ops, ir.Value, str], ir.Value]
@@ -76,6 +79,9 @@ def value_of(name: str, type_: TensorType) -> ir.Value:
 
 class Sizes:
     """What the graph knows of symbolic dims, batch size and sequence lengths while it runs."""
+
+    batch_name: str = BATCH
+    """What the batch axis is called: ONNX Runtime plans memory by the names of sizes."""
 
     def __init__(
         self, ops: Ops, network: Network, inputs: Mapping[str, ir.Value], used: Collection[str] | None = None
@@ -176,6 +182,7 @@ class FoldedSizes(Sizes):
     def __init__(self, outer: Sizes, length: Dim) -> None:
         self.ops, self.masks, self.inputs = outer.ops, outer.masks, outer.inputs
         self._outer, self._length = outer, length
+        self.batch_name = f"{outer.batch_name}*{length}"
         self._batch = None
         self._masks = {}
 
@@ -269,6 +276,12 @@ class Context:
         assert producer is not None
         producer.metadata_props[STOP_GRADIENT] = "1"
         return out
+
+    def of_batch(self, value: ir.Value) -> ir.Value:
+        producer = value.producer()
+        assert producer is not None
+        producer.metadata_props[OF_BATCH] = "1"
+        return value
 
     def uniform(self, like: ir.Value) -> ir.Value:
         if self.options.uniform is None:

@@ -235,6 +235,7 @@ class _Growing(Sizes):
         self.masks = {s: name for s, name in outer.masks.items() if s != symbol}
         self._outer, self._symbol, self._repeated = outer, symbol, repeated
         self._batch = rows
+        self.batch_name = "rows"
         self._masks: dict[tuple[str, int, int], ir.Value] = {}
         self._dims: dict[str, ir.Value] = {symbol: length}
 

@@ -18,7 +18,7 @@ from nnspec.dims import Dim
 from nnspec.initializers import Constant
 from nnspec.ir import Node, TensorType
 from nnspec.layers.recurrent import Recurrence, State
-from nnspec.lower.context import BATCH, DTYPES, Context, FoldedSizes, LoweringError, Sizes
+from nnspec.lower.context import DTYPES, Context, FoldedSizes, LoweringError, Sizes
 from nnspec.lower.fused import Fused, recognise
 from nnspec.lower.levels import Level, levels_of, outputs_of
 from nnspec.lower.products import Products
@@ -143,7 +143,8 @@ class Loop:
         return self._shape(self.sizes.batch(), *type_.shape)
 
     def _dims(self, type_: TensorType) -> list[int | str]:
-        return [BATCH, *(_size(d) for d in type_.shape)] if type_.batch else [_size(d) for d in type_.shape]
+        dims = [_size(d) for d in type_.shape]
+        return [self.sizes.batch_name, *dims] if type_.batch else dims
 
     # --- the parts --------------------------------------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Loop:
         if self.lengths is not None:
             op = self.op
             valid = op.Less(op.Unsqueeze(self._range(), [1]), op.Unsqueeze(self.lengths, [0]))
-            valid.shape = ir.Shape([_size(self.length), BATCH])
+            valid.shape = ir.Shape([_size(self.length), self.sizes.batch_name])
             for rank in {s.type.rank for s in self.layer.states}:
                 needed[f"/valid{rank}"] = op.Unsqueeze(valid, list(range(2, rank + 2))) if rank else valid
         return needed
@@ -348,6 +349,7 @@ class _Inner(Sizes):
     def __init__(self, outer: Sizes) -> None:
         self.ops, self.masks, self.inputs = outer.ops, outer.masks, outer.inputs
         self._outer = outer
+        self.batch_name = outer.batch_name
         self._masks = outer._masks
 
     def batch(self) -> ir.Value:
