@@ -18,6 +18,7 @@ dense (float[N, 4] x) => (float[N, 3] y)
 { a = MatMul(x, w)
   c = Add(a, b)
   y = Tanh(c) }"""
+HEAD = '<ir_version: 8, opset_import: ["" : 21, "other" : 1]> '
 X = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 
 
@@ -147,19 +148,20 @@ def test_scan_of_a_loaded_model() -> None:
         (DENSE, "q", "x", ["no value named q", "a, b, c, w, x, y"]),
         (DENSE, "y", "xx", ["no value named xx", "did you mean `x`"]),
         (
-            '<ir_version: 8, opset_import: ["" : 21]> g (float[3] x) => (float[3] y) { k = Shape(x)\n y = Identity(x) }',
+            HEAD + "g (float[3] x) => (float[3] y) { k = Shape(x)\n y = Identity(x) }",
             "y",
             "k",
             ["k is int64", "floating-point"],
         ),
         (
-            '<ir_version: 8, opset_import: ["" : 21]> g (float[3, 3] x) => (float d) { d = Det(x) }',
+            HEAD + "g (float[3, 3] x) => (float d) { d = Det(x) }",
             "d",
             "x",
             ["Det", "output d", "no gradient rule"],
         ),
         (
-            """<ir_version: 8, opset_import: ["" : 21]> g (float[2] x, bool c) => (float[2] y)
+            HEAD
+            + """g (float[2] x, bool c) => (float[2] y)
             { [choice] y = If <then_branch = t () => (float[2] p) { p = Exp(x) },
                                else_branch = e () => (float[2] q) { q = Neg(x) }> (c) }""",
             "y",
@@ -167,14 +169,15 @@ def test_scan_of_a_loaded_model() -> None:
             ["If (node choice, output y)", "no gradient rule"],
         ),
         (
-            """<ir_version: 8, opset_import: ["" : 21]> g (float[2, 2] x, int64[2, 2] i, float[2, 2] u) => (float[2, 2] y)
+            HEAD
+            + """g (float[2, 2] x, int64[2, 2] i, float[2, 2] u) => (float[2, 2] y)
             { y = ScatterElements <reduction = "max"> (x, i, u) }""",
             "y",
             "x",
             ["ScatterElements", "reduction = max"],
         ),
         (
-            '<ir_version: 8, opset_import: ["" : 21, "other" : 1]> g (float[2] x) => (float[2] y) { y = other.Magic(x) }',
+            HEAD + "g (float[2] x) => (float[2] y) { y = other.Magic(x) }",
             "y",
             "x",
             ["Magic"],
@@ -189,7 +192,7 @@ def test_errors_name_what_is_wrong(text: str, of: str, wrt: str, words: list[str
 
 
 def test_an_error_carries_operator_and_node() -> None:
-    text = '<ir_version: 8, opset_import: ["" : 21]> g (float[3, 3] x) => (float d) { [here] d = Det(x) }'
+    text = HEAD + "g (float[3, 3] x) => (float d) { [here] d = Det(x) }"
     with pytest.raises(GradientError) as error:
         gradient(onnx.parser.parse_model(text), of="d", wrt="x")
     assert (error.value.op_type, error.value.node) == ("Det", "here")
