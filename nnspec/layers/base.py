@@ -71,6 +71,12 @@ class Lowering(Protocol):
     def stop(self, value: ir.Value, op: Ops | None = None) -> ir.Value:
         """Return the same value, through which no gradient flows; in a subgraph where its builder is given."""
 
+    def of_batch(self, value: ir.Value) -> ir.Value:
+        """Return the same value, a BatchNormalization whose input has the mean 0 and the variance that it is given.
+
+        Its gradient is then that through the statistics too, though none flows through their own nodes.
+        """
+
     def uniform(self, like: ir.Value) -> ir.Value:
         """Return random numbers in [0, 1) of a value's shape, different in every step and the same on resuming."""
 

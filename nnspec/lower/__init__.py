@@ -13,6 +13,7 @@ from nnspec.layers.sequence import Generate
 from nnspec.lower.context import (
     BATCH,
     DTYPES,
+    OF_BATCH,
     STOP_GRADIENT,
     Context,
     Lowered,
@@ -28,6 +29,7 @@ from nnspec.ops import IR_VERSION, OPSET, Ops
 __all__ = [
     "BATCH",
     "DTYPES",
+    "OF_BATCH",
     "STOP_GRADIENT",
     "Lowered",
     "Options",
