@@ -165,9 +165,7 @@ class Builder:
             if (error.input is None or i in _several(error.input)) and at is not span:
                 others.setdefault((at.source.path, at.start, at.end), Label(at, f"gives {tensor.type}"))
         label = error.label if error.input is None else ""
-        return self.report.fail(
-            Code.SHAPE_MISMATCH, error.message, where, label, error.help, list(others.values())[:3]
-        )
+        return self.report.fail(Code.SHAPE_MISMATCH, error.message, where, label, error.help, list(others.values())[:3])
 
     def _check_size(
         self,

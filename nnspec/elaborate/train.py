@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from nnspec.diagnostics import Code, Diagnostic, Label, SpecError, suggest
-from nnspec.elaborate.bind import Argument, construct
+from nnspec.elaborate.bind import Argument, construct, words
 from nnspec.elaborate.body import Body
 from nnspec.elaborate.builder import Builder, Scope
 from nnspec.elaborate.environment import Environment
@@ -22,7 +22,7 @@ from nnspec.source import Span
 from nnspec.syntax import tree
 
 _SLOTS = ("optimizer", "schedule", "regularize", "clip", "stop")
-_PLAIN = ("batch", "epochs", "seed", "carry")
+_PLAIN = ("batch", "epochs", "seed", "carry", "precision")
 _EXAMPLES = {"loss": "loss = cross_entropy(logits, label)", "optimizer": "optimizer = adam(lr = 0.001)"}
 """The settings that a train block must have."""
 SETTINGS = ("loss", *_SLOTS, *_PLAIN)
@@ -279,8 +279,14 @@ def _settings(
 
 
 def _plain(train: TrainBody, name: str, e: tree.Expr) -> Any:
-    """Return a number or switch, checked as the recipe declares it."""
+    """Return a number, switch or word, checked as the recipe declares it."""
     info = Recipe.model_fields[name]
+    choices = sorted(words(info.annotation))
+    if choices and isinstance(e, tree.Name):
+        if e.name not in choices:
+            help = suggest(e.name, choices, what=f"values of `{name}`")
+            raise train.report.fail(Code.UNKNOWN_NAME, f"`{name}` cannot be `{e.name}`", e.span, help=help)
+        return e.name
     model: type[BaseModel] = create_model(f"Setting_{name}", **{name: (info.annotation, info)})  # type: ignore[call-overload]
     value = train.evaluate(e)
     made, _ = construct(train.report, "train", model, [Argument(name, value, e.span)], e.span)
