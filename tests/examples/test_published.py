@@ -112,6 +112,18 @@ def test_every_example_has_a_case() -> None:
     assert {c.file for c in CASES} == {p.stem for p in EXAMPLES.glob("*.nn")}
 
 
+def test_the_table_of_the_readme_tells_these_figures() -> None:
+    rows = [
+        line for line in (EXAMPLES / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+    assert {row.split("`")[1] for row in rows} == {f"{c.file}.nn" for c in CASES}
+    for case in CASES:
+        if not case.settings:
+            (row,) = (row for row in rows if row.startswith(f"| `{case.file}.nn`"))
+            assert f"| {case.parameters:,} |" in row
+            assert not isinstance(case.macs, int) or row.endswith(f"| {case.macs:,} |")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.label)
 def test_figures(case: Case) -> None:
     network = network_of(case)

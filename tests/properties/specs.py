@@ -14,7 +14,8 @@ from nnspec.diagnostics import SpecError
 from nnspec.ir import Network, registry
 from nnspec.source import Source
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.nn"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted([*ROOT.glob("examples/**/*.nn"), *ROOT.glob("tests/diagnostics/*.nn"), *ROOT.glob("grammar/**/*.nn")])
 LIMIT = 300
 """Layers allowed: random numbers make large networks."""
 

@@ -20,7 +20,7 @@ def explained(error: SpecError) -> None:
     assert str(error)
 
 
-@bounded(300)
+@bounded(200)
 @given(mutations(EXAMPLES))
 def test_stirred_examples_compile_or_are_explained(source: Source) -> None:
     found = check_file(source, limit=LIMIT)
@@ -32,7 +32,7 @@ def test_stirred_examples_compile_or_are_explained(source: Source) -> None:
             explained(error)
 
 
-@bounded(400)
+@bounded(250)
 @given(calls())
 def test_any_call_compiles_or_is_explained(source: Source) -> None:
     try:
