@@ -12,9 +12,9 @@ _COLUMNS = 16
 """The right operand goes into panels of so many columns; the last one is filled up."""
 _PACK = 0.5
 """Bringing an element of the right operand into its panel."""
-_COPY = 0.3
+_COPY = 0.4
 """Copying an element in a long run."""
-_RUN = 5.0
+_RUN = 6.0
 """Beginning a run."""
 _TRANSPOSE = 0.6
 """Moving an element so that neighbours part."""
