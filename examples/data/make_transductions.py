@@ -18,8 +18,8 @@ Arrays = dict[str, NDArray[np.generic]]
 PADDING, BEGIN, END = 0, 1, 2
 """What a decoder's symbols begin with."""
 
-ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen""".split()
+ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""".split()  # noqa: SIM905
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 NUMBER_WORDS = ["", *ONES, *TENS, "hundred", "thousand", "and"]
 
@@ -146,11 +146,14 @@ def sounds(rows: Sequence[NDArray[np.float32]], name: str) -> Arrays:
 
 
 def speech(rng: np.random.Generator, count: int) -> Arrays:
-    """Spectrograms of two to six phones and the phones themselves, 1 to 8; a phone that comes twice has a gap before."""
+    """Spectrograms of two to six phones, and the phones, 1 to 8; one that comes twice has a gap before it."""
     labels, rows = [], []
     for _ in range(count):
         phones = rng.integers(0, PHONES, rng.integers(2, 7)).tolist()
-        gaps = [int(rng.integers(1, 3)) if i and p == phones[i - 1] else int(rng.integers(0, 2)) for i, p in enumerate(phones)]
+        gaps = [
+            int(rng.integers(1, 3)) if i and p == phones[i - 1] else int(rng.integers(0, 2))
+            for i, p in enumerate(phones)
+        ]
         rows.append(sound(rng, phones, gaps))
         labels.append([1 + p for p in phones])
     return {**sounds(rows, "sound"), **padded(labels, "phones")}

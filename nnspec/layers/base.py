@@ -30,6 +30,7 @@ __all__ = [
     "Window",
     "axis_of",
     "check_fits",
+    "hide_padding",
     "joined",
     "pads_of",
     "per_axis",
@@ -191,3 +192,13 @@ def axis_of(axis: int, rank: int, field: str = "axis") -> int:
             help="axes are counted from 0 after the batch; negative ones count from the last",
         )
     return axis % rank
+
+
+def hide_padding(ctx: Lowering, x: Any, axes: Sequence[int], fill: float = 0.0) -> Any:
+    """Return the first input with `fill` behind the end of each sample along some axes, counted after the batch.
+
+    Windows that reach past the end of a sequence see there what they see behind the end of the data.
+    """
+    type_ = ctx.inputs[0]
+    keep = ctx.mask(x, type_.with_shape(tuple(d if i in axes else 1 for i, d in enumerate(type_.shape))))
+    return x if keep is None else ctx.op.Where(ctx.op.Greater(keep, 0.5), x, ctx.op.constant(fill, x.dtype))

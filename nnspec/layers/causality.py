@@ -229,10 +229,14 @@ def _follow(inside: Sequence[Node], types: Mapping[str, TensorType], feed: str, 
                     help="a decoder's layers may see earlier steps only; `causal = true` says that they do where this"
                     " cannot be told",
                 )
-            carried = isinstance(node.layer, Recurrence) and node.layer.step is None and not node.layer.reverse
-            stepwise = stepwise and (not seen or (carried and axis == 0 and at < len(node.layer.data)))  # type: ignore[attr-defined]
+            stepwise = stepwise and (not seen or (axis == 0 and _goes_on(node.layer, at)))
         made.update(node.output(i) for i in range(len(node.outputs)))
     return stepwise
+
+
+def _goes_on(layer: Layer, at: int) -> bool:
+    """Return whether a layer can be run step by step along input `at`, going on from its states."""
+    return isinstance(layer, Recurrence) and layer.step is None and not layer.reverse and at < len(layer.data)
 
 
 def _time(type_: TensorType, symbol: str) -> int | None:

@@ -19,6 +19,7 @@ from nnspec.layers.base import (
     WeightSpec,
     Window,
     check_fits,
+    hide_padding,
     pads_of,
     per_axis,
     window_out,
@@ -130,7 +131,7 @@ class Conv(Layer, keyword="conv"):
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         kernel, stride, dilation, begins, ends = self._geometry(ctx.inputs[0])
         return ctx.op.Conv(
-            x[0],
+            hide_padding(ctx, x[0], [i for i, k in enumerate(kernel, 1) if k > 1]),
             w["weight"],
             w.get("bias"),
             kernel_shape=list(kernel),
@@ -236,7 +237,7 @@ class ConvTranspose(Layer, keyword="conv_transpose"):
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         kernel, stride, dilation, extra, begins, ends = self._geometry(ctx.inputs[0])
         return ctx.op.ConvTranspose(
-            x[0],
+            hide_padding(ctx, x[0], [i for i, k in enumerate(kernel, 1) if k > 1]),
             w["weight"],
             w.get("bias"),
             kernel_shape=list(kernel),

@@ -12,6 +12,7 @@ from nnspec.layers.base import (
     TensorType,
     Window,
     check_fits,
+    hide_padding,
     pads_of,
     per_axis,
     window_out,
@@ -104,7 +105,8 @@ class MaxPool(Pool, keyword="maxpool"):
     """Maximum of each window: `maxpool(2)`, overlapping as `maxpool(3, stride = 2)`."""
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        return ctx.op.MaxPool(x[0], **self._attributes(ctx))
+        image = hide_padding(ctx, x[0], range(1, ctx.inputs[0].rank), -3.0e38)
+        return ctx.op.MaxPool(image, **self._attributes(ctx))
 
 
 class AvgPool(Pool, keyword="avgpool"):
@@ -118,7 +120,8 @@ class AvgPool(Pool, keyword="avgpool"):
         return self.count_pad
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        return ctx.op.AveragePool(x[0], count_include_pad=int(self.count_pad), **self._attributes(ctx))
+        image = hide_padding(ctx, x[0], range(1, ctx.inputs[0].rank))
+        return ctx.op.AveragePool(image, count_include_pad=int(self.count_pad), **self._attributes(ctx))
 
 
 class GlobalPool(Layer):
