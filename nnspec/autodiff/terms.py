@@ -226,19 +226,18 @@ class Term:
         """Return this with the dims of `other`, which has as many elements."""
         dims = dims_of(other.value)
         mine = dims_of(self.value)
-        if dims is None:
-            return self.reshape(other.shape())
+        if dims is None or 0 in dims:
+            return self.op.Reshape(self, other.shape(), allowzero=1)
         if mine == dims and None not in dims:
             return self
         unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
-        if len(unknown) == 1 and 0 not in dims:
-            return self.reshape([d if isinstance(d, int) else -1 for d in dims])
-        if mine is not None and 0 not in dims:
-            # Where a symbolic dim stands at the same place, 0 copies it; one other may be -1.
-            kept = [i for i in unknown if i < len(mine) and mine[i] is not None and mine[i] == dims[i]]
-            if len(unknown) - len(kept) <= 1:
-                return self.reshape([d if isinstance(d, int) else 0 if i in kept else -1 for i, d in enumerate(dims)])
-        return self.reshape(other.shape())
+        # Where a symbolic dim stands at the same place, 0 copies it; one other may be -1.
+        kept = [i for i in unknown if mine is not None and i < len(mine) and mine[i] is not None and mine[i] == dims[i]]
+        if len(unknown) == 1:
+            kept = []
+        if len(unknown) - len(kept) <= 1:
+            return self.reshape([d if isinstance(d, int) else 0 if i in kept else -1 for i, d in enumerate(dims)])
+        return self.op.Reshape(self, other.shape(), allowzero=1)
 
     def squeeze(self, axes: Sequence[int]) -> Term:
         """Return this without the axes, whose size is 1."""

@@ -46,30 +46,47 @@ def negative_log_likelihood(n: NodeView) -> list[Term | None]:
     """Minus the example's gradient at the label, zero elsewhere."""
     (dy,) = n.dys
     assert dy is not None
-    _no_weight_gradient(n)
     hit, weight = example_gradient(dy, n)
-    dx = hit.where(-weight, 0)
-    return [dx, *[None] * (len(n.x) - 1)]
+    dx = hit.where(-weight, 0) if n.wanted[0] else None
+    return [dx, None, *_weight_gradients(dy, n, n.x[0])]
 
 
 def softmax_cross_entropy(n: NodeView) -> list[Term | None]:
     """(softmax - one-hot label) times the example's gradient, and what comes back through the log-probabilities."""
-    _no_weight_gradient(n)
     scores = n.x[0]
     total: Term | None = None
+    weights: list[Term | None] = [None] * (len(n.x) - 2)
     if n.dys[0] is not None:
+        weights = _weight_gradients(n.dys[0], n, n.op.LogSoftmax(scores, axis=1))
         hit, weight = example_gradient(n.dys[0], n)
         total = (n.op.Softmax(scores, axis=1) - hit.cast(scores.dtype)) * weight
     if len(n.dys) > 1 and n.dys[1] is not None:
         dlog = n.dys[1]
         part = dlog - n.op.Softmax(scores, axis=1) * dlog.sum([1])
         total = part if total is None else total + part
-    return [total, *[None] * (len(n.x) - 1)]
+    return [total, None, *weights]
 
 
-def _no_weight_gradient(n: NodeView) -> None:
-    if len(n.wanted) > 2 and n.wanted[2]:
-        raise n.error("the gradient by the class weights has no rule")
+def _weight_gradients(dy: Term, n: NodeView, log_probabilities: Term) -> list[Term | None]:
+    """Return the gradient by the class weights, in a list that is empty where there are none.
+
+    The loss is sum_i w_i l_i, in the mean divided by sum_i w_i: its gradient by w_i is l_i, or (l_i - loss) / sum w.
+    """
+    if len(n.x) < 3:
+        return []
+    if not n.wanted[2]:
+        return [None]
+    hit, weight = class_weights(n)
+    loss = -log_probabilities
+    reduction = n.attr("reduction", "mean")
+    if reduction == "mean":
+        part = (loss - n.y) * (dy / weight.sum(keepdims=False))
+    else:
+        part = loss * (dy.unsqueeze([1]) if reduction == "none" else dy)
+    if n.attr("ignore_index") is not None:
+        ignored = n.op.const(int(n.attr("ignore_index")), n.x[1].dtype)
+        part = n.op.Equal(n.x[1], ignored).unsqueeze([1]).where(0, part)
+    return [hit.where(part, 0).sum([0, *range(2, n.x[0].rank)], keepdims=False)]
 
 
 joint("NegativeLogLikelihoodLoss", negative_log_likelihood)

@@ -16,6 +16,18 @@ for name in ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"):
                     return op.emit(name, [x, label, weights], settings)
 
                 case(name, f"{reduction} {shape} {kind}", build, rand(*shape), label)
+for name in ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"):
+    for reduction in ("mean", "sum", "none"):
+        for settings in ({}, {"ignore_index": 1}):
+            case(
+                name,
+                f"{reduction} {len(settings)} by the class weights",
+                lambda op, x, i, w, name=name, r=reduction, s=settings: op.emit(name, [x, i, w], {"reduction": r, **s}),
+                rand(4, 3),
+                np.array([0, 2, 1, 1]),
+                rand(3, low=0.5, high=1.5),
+                batched=(0, 1),
+            )
 case(
     "SoftmaxCrossEntropyLoss",
     "log-probabilities too",

@@ -16,6 +16,7 @@ X = rand(2, 3, 4)
 for target in ([6, 4], [2, -1], [0, 12], [-1], [2, 3, 2, 2]):
     case("Reshape", f"{target}", lambda op, x, t=target: op.Reshape(doubled(op, x), t), X, symbolic=ALL)
 case("Reshape", "by another's shape", lambda op, x, y: op.Reshape(x, op.Shape(y)), X, rand(4, 6), symbolic=ALL)
+case("Reshape", "nothing in it", lambda op, x: op.Reshape(x, [3, 4, 0], allowzero=1), rand(0, 3, 4), symbolic=ALL)
 for axis in (0, 1, 2, -1):
     case("Flatten", f"{axis}", lambda op, x, axis=axis: op.Flatten(doubled(op, x), axis=axis), X, symbolic=ALL)
 case("Squeeze", "some", lambda op, x: op.Squeeze(x, [1, -1]), rand(2, 1, 3, 1))
