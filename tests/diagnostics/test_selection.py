@@ -12,7 +12,8 @@ from nnspec.elaborate import parse_setting
 from nnspec.source import Source
 
 TWO = Source(
-    "two.nn", "network Small(n = 3) { input x: [4] output y = x -> dense(n) } network Large { input x: [4] output y = x }"
+    "two.nn",
+    "network Small(n = 3) { input x: [4] output y = x -> dense(n) } network Large { input x: [4] output y = x }",
 )
 NONE = Source("none.nn", "const n = 3")
 
