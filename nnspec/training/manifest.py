@@ -140,6 +140,7 @@ def describe(recipe: Recipe, states: list[State]) -> dict[str, Any]:
             if isinstance(recipe.stop, Patience)
             else None,
             "carry": recipe.carry,
+            "precision": recipe.precision,
             "bucket": bool(network.masks),
         },
     }

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,9 +18,14 @@ from nnspec.lower import Lowered, finish_outputs, lower
 from nnspec.ops import IR_VERSION, OPSET, Ops
 from nnspec.recipe import Recipe, Time
 from nnspec.training.manifest import State, describe, figures, network_to_predict
+from nnspec.training.precision import PRECISIONS, halve, protect, single
 from nnspec.training.program import Program
 from nnspec.training.random import Random
+from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
+
+_EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
+"""Counters of the state where the loss is scaled."""
 
 
 def build(recipe: Recipe) -> Program:
@@ -98,7 +103,10 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     random = Random(ops, seed, step)
     wanted = _figure_values(recipe).values()
     lowered = lower(recipe.network, training=True, uniform=random, carry=recipe.carry, ops=ops, wanted=wanted)
-    moving = _backward(recipe, lowered)
+    lowered = _mixed(recipe, lowered)
+    ops = lowered.ops
+    scale = _loss_scale(recipe, builder, ops)
+    moving = _backward(recipe, lowered, scale)
     for weight in recipe.network.weights:
         kind = "buffer" if weight.kind == "buffer" else "weight" if weight.name in moving else "frozen"
         changes = weight.name in moving or weight.name in lowered.updates
@@ -106,7 +114,7 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     for name, (before, _) in lowered.carries.items():
         builder.carried(name, before)
     results = {**lowered.updates, **{name: after for name, (_, after) in lowered.carries.items()}}
-    results |= _update(recipe, builder, ops, lowered, step, list(moving.values()))
+    results |= _update(recipe, builder, ops, lowered, step, list(moving.values()), scale)
     results["step"] = ops.Add(step, ops.constant(np.array(1, np.int64)))
     outputs = _figure_outputs(recipe, lowered)
     for state in builder.states:
@@ -125,27 +133,64 @@ def gradients(recipe: Recipe) -> ir.Model:
     builder = _Builder(recipe)
     ops = Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name))
     random = Random(ops, builder.scalar("seed", "constant", recipe.seed), builder.scalar("step", "counter", 0))
-    lowered = lower(recipe.network, training=True, uniform=random, ops=ops, wanted=[recipe.loss])
+    lowered = _mixed(recipe, lower(recipe.network, training=True, uniform=random, ops=ops, wanted=[recipe.loss]))
     outputs = {"loss": lowered.values[recipe.loss]}
     outputs |= {f"{name}.grad": g for name, (_, g) in _backward(recipe, lowered).items()}
     _finish(lowered, outputs, [*lowered.weights.values(), *builder.values.values()])
     return _model(lowered)
 
 
-def _backward(recipe: Recipe, lowered: Lowered) -> dict[str, tuple[Weight, ir.Value]]:
+def _mixed(recipe: Recipe, lowered: Lowered) -> Lowered:
+    """Let a forward graph run in the recipe's precision; loss, metrics and whatever is kept are float32 again."""
+    if recipe.precision == "float32":
+        return lowered
+    graph = lowered.graph
+    halve(graph, PRECISIONS[recipe.precision], [lowered.values[i.name] for i in recipe.network.inputs])
+    values = dict(lowered.values)
+    figured = {*_figure_values(recipe).values(), recipe.loss} & values.keys()
+    values |= {name: single(graph, values[name]) for name in sorted(figured)}
+    return replace(
+        lowered,
+        ops=Ops(graph),  # the old one remembers nodes by the inputs that they had
+        values=values,
+        updates={name: single(graph, v) for name, v in lowered.updates.items()},
+        carries={name: (before, single(graph, after)) for name, (before, after) in lowered.carries.items()},
+    )
+
+
+def _loss_scale(recipe: Recipe, builder: _Builder, ops: Ops) -> LossScale | None:
+    if recipe.precision != "float16":
+        return None
+    return LossScale(ops, builder.scalar(_EXPONENT, "counter", 0), builder.scalar(_GOOD, "counter", 0))
+
+
+def _backward(recipe: Recipe, lowered: Lowered, scale: LossScale | None = None) -> dict[str, tuple[Weight, ir.Value]]:
     """Append the gradients of the loss by each trained weight; leave out weights that the loss does not depend on."""
     trained = [w for w in recipe.network.weights if w.kind == "weight" and w.trainable]
-    found = differentiate(lowered.ops, lowered.values[recipe.loss], [lowered.weights[w.name] for w in trained])
+    weights = [lowered.weights[w.name] for w in trained]
+    found = differentiate(lowered.ops, lowered.values[recipe.loss], weights, None if scale is None else scale.value)
+    if recipe.precision != "float32":
+        found = protect(lowered.graph, PRECISIONS[recipe.precision], found)
     return {w.name: (w, g) for w, g in zip(trained, found, strict=True) if g is not None}
 
 
 def _update(
-    recipe: Recipe, builder: _Builder, ops: Ops, lowered: Lowered, step: ir.Value, moving: list[tuple[Weight, ir.Value]]
+    recipe: Recipe,
+    builder: _Builder,
+    ops: Ops,
+    lowered: Lowered,
+    step: ir.Value,
+    moving: list[tuple[Weight, ir.Value]],
+    loss_scale: LossScale | None,
 ) -> dict[str, ir.Value]:
     """Append clipping, regularisation and the optimizer; return what each state holds after the step."""
     if not moving:
         return {}
     gradients = [g for _, g in moving]
+    if loss_scale is not None:
+        gradients = loss_scale.unscale(gradients)
+        # For the optimizer and the schedule, a step that is skipped never was.
+        step = builder.scalar(_UPDATES, "counter", 0)
     if recipe.clip is not None:
         gradients = recipe.clip.apply(ops, gradients)
 
@@ -172,6 +217,10 @@ def _update(
             name = slots[slot].name
             assert name is not None
             results[name] = kept
+    if loss_scale is not None:
+        results[_UPDATES] = ops.Add(step, ops.constant(1))
+        results = {name: loss_scale.kept(builder.values[name], after) for name, after in results.items()}
+        results[_EXPONENT], results[_GOOD] = loss_scale.counters()
     return results
 
 

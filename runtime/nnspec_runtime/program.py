@@ -35,6 +35,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Alignment(_Part):
+    """What a CTC loss makes of a label: it is aligned with `steps`, a size that may be computed from symbolic ones."""
+
+    steps: Dim
+    blank: int = 0
+    zero_infinity: bool = False
+
+
 class Input(_Part):
     """One array of a batch. Axis 0 is the batch; a string is a symbolic size, one size wherever the name stands."""
 
@@ -45,6 +53,7 @@ class Input(_Part):
     lengths: str | None = None
     of: str | None = None
     classes: PositiveInt | None = None
+    alignment: Alignment | None = None
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -111,6 +120,7 @@ class Settings(_Part):
     stop: Stop | None = None
     carry: bool = False
     bucket: bool = False
+    precision: str = "float32"
 
 
 class Files(_Part):

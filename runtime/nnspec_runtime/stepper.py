@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnspec_runtime.errors import DataError, ProgramError, listing, shape_text
+from nnspec_runtime.errors import DataError, DeviceError, ProgramError, listing, shape_text
 from nnspec_runtime.metrics import Averages
 from nnspec_runtime.program import Input, Program, State
 from nnspec_runtime.session import Device, empty_value, numpy_dtype, open_session, ort_value, overwrite, run_failure
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 Array = NDArray[Any]
+
+NO_BFLOAT16 = (
+    "the step computes in bfloat16, for which onnxruntime has no kernels on the CPU; "
+    "train on the device 'cuda', or with `precision = float16` or `precision = float32`"
+)
 
 
 class TrainingSession:
@@ -35,6 +40,8 @@ class TrainingSession:
         manifest = program.manifest
         if manifest.loss is None:
             raise ProgramError(f"the program of network '{manifest.network}' names no loss, so it cannot be trained")
+        if manifest.settings.precision == "bfloat16" and self.device.kind == "cpu":
+            raise DeviceError(NO_BFLOAT16)
         self._session = open_session(program.graph("step"), self.device, "step")
         declared = {one.name for one in self._session.get_inputs()}
         results = {one.name: one for one in self._session.get_outputs()}

@@ -95,6 +95,7 @@ def test_manifest_names_everything() -> None:
         "stop": {"patience": 3, "metric": "accuracy", "min_delta": 0.01},
         "carry": False,
         "bucket": True,
+        "precision": "float32",
     }
 
 
