@@ -19,6 +19,9 @@ BATCH = "batch"
 STOP_GRADIENT = "nnspec.stop_gradient"
 """Metadata key of an Identity node through which no gradient flows."""
 
+RECOMPUTE = "nnspec.recompute"
+"""Metadata key of a Scan node whose gradient computes the values within a step again instead of storing them."""
+
 OF_BATCH = "nnspec.of_batch"
 """Metadata key of a BatchNormalization whose mean, 0, and variance are those of its very input."""
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from nnspec.autodiff import GradientError, differentiate
-from nnspec.autodiff.rules.scan import RECOMPUTE
+from nnspec.lower import RECOMPUTE
 from nnspec.ops import Ops, dims_of
 from tests.autodiff.cases.scan import elman, lstm
 from tests.autodiff.check import rand

@@ -19,10 +19,8 @@ from nnspec.autodiff.registry import flow
 from nnspec.autodiff.rules.stacked import SUMMABLE, Product, product
 from nnspec.autodiff.rules.steps import Steps
 from nnspec.autodiff.terms import Emit, NodeView, Term
+from nnspec.lower import RECOMPUTE
 from nnspec.ops import dims_of
-
-RECOMPUTE = "nnspec.recompute"
-"""Metadata of a Scan node: compute the values within a step again in the backward pass instead of storing them."""
 
 
 def scan(n: NodeView) -> list[tuple[ir.Value, Term]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnspec.autodiff.rules.scan import RECOMPUTE
+from nnspec.lower import RECOMPUTE
 from tests.autodiff.check import case, rand
 
 T, B, N, H = 4, 3, 2, 5
