@@ -224,7 +224,8 @@ def _follow(inside: Sequence[Node], types: Mapping[str, TensorType], feed: str, 
             seen = axis is None or axis in joins(node.layer, at, x)
             if check and seen and (axis is None or not looks_back(node.layer, at, axis, x)):
                 raise ShapeError(
-                    f"the logits are not computed causally: `{node.name}` in line {node.line} sees later steps of the `feed`",
+                    f"the logits are not computed causally: `{node.name}` in line {node.line} sees later steps of the"
+                    " `feed`",
                     input=1,
                     help="a decoder's layers may see earlier steps only; `causal = true` says that they do where this"
                     " cannot be told",

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nnspec.ir import Network, Node, TensorType
+from nnspec.layers.ctc import Ctc
 from nnspec.layers.dense import Embedding, OneHot
 from nnspec.layers.scoring import Score
 from nnspec.lower import BATCH
@@ -168,11 +169,28 @@ def inputs_of(network: Network, targets: Collection[str] = ()) -> list[dict[str,
     described = []
     for i in network.inputs:
         role = "lengths" if i.name in of else "target" if i.name in targets else "input"
-        entry = {"name": i.name, "dtype": i.type.dtype, "shape": _shape(i.type), "role": role, "lengths": i.lengths}
+        entry: dict[str, Any] = {"name": i.name, "dtype": i.type.dtype, "shape": _shape(i.type), "role": role}
+        entry["lengths"] = i.lengths
         if role == "lengths":
             entry["of"] = of[i.name]
-        described.append({**entry, "classes": limits.get(i.name)})
+        entry["classes"] = limits.get(i.name)
+        if (alignment := _alignment(network, i.name)) is not None:
+            entry["alignment"] = alignment
+        described.append(entry)
     return described
+
+
+def _alignment(network: Network, label: str) -> dict[str, Any] | None:
+    """Return what a CTC loss makes of a label: the steps that it is aligned with, and the blank."""
+    for node in network.nodes:
+        if isinstance(node.layer, Ctc) and node.inputs[1] == label:
+            steps = network.types()[node.inputs[0]].shape[0]
+            return {
+                "steps": steps if isinstance(steps, int) else str(steps),
+                "blank": node.layer.blank,
+                "zero_infinity": node.layer.zero_infinity,
+            }
+    return None
 
 
 def value_limits(network: Network) -> dict[str, int]:

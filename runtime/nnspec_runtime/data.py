@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nnspec_runtime.alignment import alignment_faults
 from nnspec_runtime.errors import DataError, listing, nearest, shape_text
 from nnspec_runtime.program import Input, Manifest, Program
 from nnspec_runtime.readers import Read, read_array, read_npz
@@ -103,6 +104,7 @@ def load_data(
         raise DataError(*problems)
     size = len(next(iter(columns.values())).data)
     bounds, faults = _bounds(columns, manifest)
+    faults = faults or alignment_faults({n: (c.input, c.data) for n, c in columns.items()})
     if faults:
         raise DataError(*faults)
     notes = [f"the data hold {listing(surplus)}, which the program does not use"] if surplus else []
