@@ -32,7 +32,7 @@ def format_source(source: Source) -> str:
     """Return the source in the standard style; formatting the result again changes nothing.
 
     One statement on a line, indented by two; a pipe stays broken where the author broke it; at most one blank line
-    between statements; lines of at most 100 columns where the text can be broken.
+    between statements; lines of at most 120 columns where the text can be broken.
     Raises SpecError where the source does not parse.
     """
     marks = _Marks(parse(source))

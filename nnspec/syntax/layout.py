@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from nnspec.syntax.tokens import RESERVED, Token
 
-WIDTH = 100
+WIDTH = 120
 _INDENT = 2
 _OPENERS = frozenset({"LPAR", "LSQB", "LBRACE"})
 _CLOSERS = frozenset({"RPAR", "RSQB", "RBRACE"})
@@ -32,8 +32,8 @@ class Piece:
 def lay_out(pieces: Sequence[Piece], indent: int) -> list[str]:
     """Return the lines of a statement at an indentation.
 
-    The author's line breaks stay before `->`, after commas in brackets, and inside brackets; comments break lines
-    where they stand; lines that are too long are broken, pipes first, then the outermost brackets.
+    The author's line breaks stay before `->`, `+` and `-`, after commas in brackets, and inside brackets; comments
+    break lines where they stand; lines that are too long are broken, pipes first, then sums, then the outermost brackets.
     """
     return _Layout(pieces, indent).lines()
 
@@ -96,7 +96,12 @@ class _Layout:
         before = self.kinds[i - 1]
         inside = self.parents[i] >= 0
         edge = self.parents[i] == i - 1 or self.closer.get(self.parents[i]) == i
-        return piece.breaks and (piece.token.kind == "_ARROW" or (inside and (before == "COMMA" or edge)))
+        joint = piece.token.kind == "_ARROW" or self._sum(i)
+        return piece.breaks and (joint or (inside and (before == "COMMA" or edge)))
+
+    def _sum(self, i: int) -> bool:
+        """Whether a token is the `+` or `-` between two terms."""
+        return self.kinds[i] == "ADD" and not self.signs[i]
 
     def _open_broken_brackets(self) -> None:
         """A bracket with a line break of its own stands alone at the end of a line, and so does its partner."""
@@ -191,6 +196,10 @@ class _Layout:
                     for i in range(len(self.pieces))
                 )
                 self._break_at(arrows if whole else self._fill(placed, arrows, last))
+                return True
+            sums = [i for i in here if self._sum(i)]
+            if sums:
+                self._break_at(self._fill(placed, sums, last))
                 return True
             items = [i for i in here if self.kinds[i - 1] == "COMMA" and self.parents[i] >= 0]
             items = [i for i in items if self.breaks[self.parents[i] + 1] and self.closer[self.parents[i]] != i]

@@ -16,7 +16,9 @@ from nnspec.compile import compile_network, export_model, initial_weights
 from nnspec.dims import evaluate
 from nnspec.ir import Network
 from nnspec.lower import forward_model
+from nnspec.source import Source
 from nnspec.summary import summarize
+from nnspec.syntax.format import format_source
 from tests.examples import formulas
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -172,3 +174,9 @@ def test_exports_and_runs(case: Case) -> None:
         for output, result in zip(network.outputs, results, strict=True):
             assert result.shape == (batch, *(evaluate(d, SIZES) for d in types[output.value].shape))
             assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.nn")), ids=lambda p: p.stem)
+def test_examples_are_in_the_one_style(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert format_source(Source(str(path), text)) == text

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from nnspec.compile import compile_network
 from nnspec.ir import Network, json_schema, registry
 
-EXAMPLES = sorted(Path("examples").rglob("*.nn"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.nn"))
+LENET = Path(__file__).parents[2] / "examples" / "lenet5.nn"
 
 
 def _network(path: Path) -> Network:
@@ -43,7 +44,7 @@ def test_every_layer_is_in_the_schema() -> None:
 
 
 def _plain() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_network(Path("examples/lenet5.nn")).to_json())
+    found: dict[str, Any] = json.loads(_network(LENET).to_json())
     return found
 
 
@@ -71,6 +72,6 @@ def test_what_is_refused(change: Any, message: str) -> None:
 
 
 def test_networks_are_frozen() -> None:
-    network = _network(Path("examples/lenet5.nn"))
+    network = _network(LENET)
     with pytest.raises(ValidationError, match="frozen"):
         network.name = "other"  # type: ignore[misc]

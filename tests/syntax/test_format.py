@@ -115,15 +115,15 @@ def test_a_long_pipe_is_broken_at_every_stage() -> None:
 
 
 def test_a_long_line_of_a_grouped_pipe_is_broken_where_it_must() -> None:
-    stage = "convolution(64, 3x3, pad = 1)"
+    stage = "convolution(64, 3x3, pad = 1, dilation = 2)"
     written = _in_network(f"x = image\n  -> {stage} -> {stage} -> {stage} -> relu")
     assert _format(written) == _in_network(f"x = image\n  -> {stage} -> {stage}\n  -> {stage} -> relu")
 
 
 def test_long_brackets_are_opened_and_filled() -> None:
     numbers = ", ".join(str(i) for i in range(100, 130))
-    wanted = "const a = [\n  " + ", ".join(str(i) for i in range(100, 119)) + ",\n  "
-    wanted += ", ".join(str(i) for i in range(119, 130)) + "\n]\n"
+    wanted = "const a = [\n  " + ", ".join(str(i) for i in range(100, 123)) + ",\n  "
+    wanted += ", ".join(str(i) for i in range(123, 130)) + "\n]\n"
     assert _format(f"const a = [{numbers}]") == wanted
 
 
@@ -133,8 +133,16 @@ def test_brackets_that_the_author_opened_stay_open() -> None:
     assert _format("const a = f(1,\n2)") == "const a = f(\n  1,\n  2\n)\n"
 
 
+def test_a_long_sum_is_broken_before_a_term() -> None:
+    name = "a_rather_long_name"
+    broken = f"const a = {' + '.join([name] * 5)}\n  + {' + '.join([name] * 3)}\n"
+    assert _format(f"const a = {' + '.join([name] * 8)}") == broken
+    assert _format(broken) == broken
+    assert _format("const a = b\n- 3 * -c") == "const a = b\n  - 3 * -c\n"
+
+
 def test_what_cannot_be_broken_stays_long() -> None:
-    text = "const a = " + " + ".join(["a_rather_long_name"] * 8) + "\n"
+    text = "const a = " + " * ".join(["a_rather_long_name"] * 8) + "\n"
     assert len(text) > WIDTH
     assert _format(text) == text
 
@@ -145,7 +153,7 @@ def test_the_tour_is_well_formatted(case: Case) -> None:
     assert parse(Source("", formatted)) == parse(Source("", case.text))
     for written, printed in zip(case.text.split("\n"), formatted.split("\n"), strict=False):
         if len(written) > WIDTH:
-            break  # the tour has two lines of more than a hundred columns; from there on the lines differ
+            break  # a line of the tour that is too long is broken; from there on the lines differ
         assert " ".join(printed.split()) == " ".join(written.split())
     assert all(len(line) <= WIDTH or "#" in line for line in formatted.split("\n"))
 
