@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, overload
 
 import onnx
@@ -68,6 +68,7 @@ def gradient(
         if result.shape is None:
             result.shape = value.shape
         graph.outputs.append(result)
+    _avoid_shadows(graph, values)
     return extended if isinstance(model, ir.Model) else ir.to_proto(extended)
 
 
@@ -126,6 +127,17 @@ def _find(values: dict[str, ir.Value], name: str) -> ir.Value:
         kind = "of unknown type" if value.dtype is None else str(value.dtype).lower()
         raise GradientError(f"{name} is {kind}: only floating-point values have gradients", value.producer())
     return value
+
+
+def _avoid_shadows(graph: ir.Graph, before: Collection[str]) -> None:
+    """Rename new values of the main graph that are called as values of a subgraph are."""
+    inner = {v.name for sub in graph.subgraphs() for v in (*sub.inputs, *(o for node in sub for o in node.outputs))}
+    if not inner:
+        return
+    for node in graph:
+        for out in node.outputs:
+            if out.name in inner and out.name not in before:
+                out.name = f"{out.name}/outer"
 
 
 def _zeros(ops: Ops, value: ir.Value) -> ir.Value:

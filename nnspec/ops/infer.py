@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import onnx
@@ -96,9 +96,10 @@ def _elementwise(op_type: str, given: Sequence[ir.Value], attrs: Sequence[ir.Att
     else:
         return None
     shapes = [dims_of(v) for v in given]
-    return dtype, None if None in shapes else _checked_broadcast(op_type, [s for s in shapes if s is not None])
+    return dtype, None if None in shapes else _checked_broadcast(op_type, tuple(s for s in shapes if s is not None))
 
 
+@lru_cache(maxsize=10_000)
 def _checked_broadcast(op_type: str, shapes: Sequence[Dims]) -> Dims:
     rank = max(map(len, shapes))
     for axis in range(1, rank + 1):

@@ -142,6 +142,18 @@ def test_scan_of_a_loaded_model() -> None:
     np.testing.assert_allclose(found["grad/x"], dx, rtol=1e-4, atol=1e-6)
 
 
+def test_names_of_subgraphs_are_not_taken_by_new_values() -> None:
+    body = "b (float[2] h, float[2] v) => (float[2] val_0, float[2] val_3) { val_0 = Mul(h, v)\n val_3 = Tanh(val_0) }"
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 21]>
+        g (float[2] s, float[T, 2] x) => (float[2] last, float[T, 2] ys)
+        {{ last, ys = Scan <num_scan_inputs = 1, body = {body}> (s, x) }}"""
+    )
+    extended = ir.from_proto(gradient(model, of="ys", wrt="x"))
+    names = [v.name for node in ir.traversal.RecursiveGraphIterator(extended.graph) for v in node.outputs]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize(
     ("text", "of", "wrt", "words"),
     [
