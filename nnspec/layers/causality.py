@@ -40,7 +40,7 @@ class Path:
 @singledispatch
 def joins(layer: Layer, at: int, x: Sequence[TensorType]) -> Collection[int]:
     """Return the axes of input `at` along which one element of the output may depend on several of the input."""
-    return () if layer.elementwise else range(x[at].rank)
+    return () if layer.elementwise and layer.window(*x) is None else range(x[at].rank)
 
 
 @joins.register

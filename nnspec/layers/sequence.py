@@ -70,23 +70,22 @@ class Generate(Layer, keyword="generate"):
     def examine(self, inputs: Sequence[Input], nodes: Sequence[Node], *x: str) -> None:
         logits, feed = x
         path = trace(inputs, nodes, logits, feed, check=not self.causal)
-        size = next(t for n in nodes for i, t in enumerate(n.outputs) if n.output(i) == logits).shape[1]
+        said = next(t.shape[1] for n in nodes for i, t in enumerate(n.outputs) if n.output(i) == logits)
         for node in path.nodes:
-            known = {Embedding: "vocabulary", OneHot: "classes"}.get(type(node.layer))
-            limit = getattr(node.layer, known) if known is not None and node.inputs[0] == feed else None
-            if limit is None:
+            known = _symbols_known(node.layer) if node.inputs[:1] == (feed,) else None
+            if known is None:
                 continue
-            if self.begin >= limit:
+            if self.begin >= known:
                 raise ShapeError(
-                    f"`{node.name}` knows {limit} symbols, and `begin` is {self.begin}",
+                    f"`{node.name}` knows {known} symbols, and `begin` is {self.begin}",
                     field="begin",
-                    label=f"at most {limit - 1}",
+                    label=f"at most {known - 1}",
                 )
-            if isinstance(size, int) and size > limit:
+            if isinstance(said, int) and said > known:
                 raise ShapeError(
-                    f"the decoder says {size} different symbols, and `{node.name}`, which it feeds, knows {limit}",
+                    f"the decoder says {said} different symbols, and `{node.name}`, which is fed them, knows {known}",
                     input=0,
-                    help=f"give the logits and `{node.layer.keyword}` equally many symbols",
+                    help=f"give the logits and the `{node.layer.keyword}` equally many",
                 )
 
     def window(self, *x: TensorType) -> str:
@@ -94,6 +93,16 @@ class Generate(Layer, keyword="generate"):
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
         return ctx.generate(self)
+
+
+def _symbols_known(layer: Layer) -> int | None:
+    """Return how many different symbols a layer takes, if it takes symbols."""
+    match layer:
+        case Embedding():
+            return layer.vocabulary
+        case OneHot():
+            return layer.classes
+    return None
 
 
 class TokenAccuracy(Accuracy, keyword="token_accuracy"):

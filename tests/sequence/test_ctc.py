@@ -122,6 +122,37 @@ def test_a_beam_as_wide_as_all_labels_finds_the_likeliest() -> None:
     assert differs > 5, "a beam that only ever agrees with the greedy decoder shows nothing"
 
 
+def prefix_search(scores: np.ndarray, beam: int) -> tuple[tuple[int, ...], float]:
+    """Search with a dictionary from prefixes to the log probabilities of ending with a blank and with a symbol."""
+    followed = {(): (0.0, -np.inf)}
+    for step in scores:
+        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+        for prefix, (blank, symbol) in followed.items():
+            both = np.logaddexp(blank, symbol)
+            ways = [(prefix, both + step[0], symbol + step[prefix[-1]] if prefix else -np.inf)]
+            for s in range(1, len(step)):
+                ways.append(((*prefix, s), -np.inf, (blank if prefix[-1:] == (s,) else both) + step[s]))
+            for longer, *worth in ways:
+                before = grown.get(longer, (-np.inf, -np.inf))
+                grown[longer] = np.logaddexp(before[0], worth[0]), np.logaddexp(before[1], worth[1])
+        best = sorted(grown, key=lambda p, of=grown: -np.logaddexp(*of[p]))[:beam]
+        followed = {p: grown[p] for p in best}
+    first = next(iter(followed))
+    return first, float(np.logaddexp(*followed[first]))
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_a_narrow_beam_equals_a_search_in_python(beam: int) -> None:
+    x = (1.5 * np.random.default_rng(9).standard_normal((25, 11, 5))).astype(np.float32)
+    lengths = np.random.default_rng(1).integers(1, 12, 25)
+    found = decode(x, lengths.tolist(), DECODER.replace("beam = 4", f"beam = {beam}"))
+    for row, length in enumerate(lengths):
+        label, worth = prefix_search(log_softmax(x[row, :length].astype(np.float64)), beam)
+        assert found["beam"][row].tolist() == [*label, *[-1] * (11 - len(label))]
+        assert found["beam_length"][row] == len(label)
+        np.testing.assert_allclose(found["score"][row], worth, rtol=1e-4)
+
+
 def test_a_narrow_beam_keeps_prefixes_that_meet_again() -> None:
     """Merging matters: the classic case in which the blank is likeliest in every step, and yet a symbol wins."""
     x = np.log(np.array([[0.55, 0.45, 1e-9], [0.55, 0.45, 1e-9]]))[None]

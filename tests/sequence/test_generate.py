@@ -259,18 +259,26 @@ def test_what_cannot_generate_is_an_error(decoder: str, option: str, message: st
     [
         (("feed: int[N] masked", "feed: int[S] masked"), "the input `source` has the length `S` of the `feed`"),
         (("feed: int[N] masked", "feed: int[6]"), "must be a sequence of whole numbers of any length"),
+        (("output logits = state -> dense(7)", "output logits = state -> dense(8)"), "says 8 different symbols"),
         (("generate(logits, feed", "generate(logits, source"), "one row of logits for each step"),
-        (("generate(logits, feed", "generate(encoded -> dense(7), source"), ""),
     ],
 )
 def test_a_feed_that_is_none_is_an_error(change: tuple[str, str], message: str) -> None:
     text = build("state = (said, h -> repeat(feed.shape[0])) -> concat -> attend(8, memory = encoded)")
-    if message:
-        with pytest.raises(SpecError) as error:
-            network_of(text.replace(*change))
-        assert message in str(error.value)
-    else:
+    with pytest.raises(SpecError) as error:
         network_of(text.replace(*change))
+    assert message in str(error.value)
+
+
+def test_an_error_shows_the_feed_and_the_argument() -> None:
+    with pytest.raises(SpecError) as error:
+        network_of(build("state = said -> gru(8, reverse = true)"))
+    text = str(error.value)
+    assert "error[shape-mismatch]: the logits are not computed causally: `gru2` in line" in text
+    assert "causal = true" in text
+    with pytest.raises(SpecError) as error:
+        network_of(build(STEPWISE["gru"]).replace("end = 2", "end = 9"))
+    assert "at most 6" in str(error.value)
 
 
 def test_logits_that_do_not_depend_on_the_feed_are_an_error() -> None:
