@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import onnx_ir as ir
+
 from nnspec.autodiff.registry import pointwise, vjp, zero
 from nnspec.autodiff.terms import NodeView, Term
 
@@ -89,8 +91,28 @@ def softmax(dy: Term, n: NodeView) -> Term:
 
 
 def log_softmax(dy: Term, n: NodeView) -> Term:
-    """dy - softmax * sum(dy)."""
-    return dy - n.op.Exp(n.y) * dy.sum([n.axis(-1)])
+    """dy - softmax * sum(dy); where dy is zero but for one element of each row, as for a label, without that sum."""
+    axis = n.axis(-1)
+    placed = _single(dy, axis)
+    if placed is None:
+        return dy - n.op.Exp(n.y) * dy.sum([axis])
+    index, value = placed
+    return n.op.ScatterElements(n.op.Exp(n.y) * -value, index, value, axis=axis, reduction="add")
+
+
+def _single(dy: Term, axis: int) -> tuple[Term, Term] | None:
+    """Return index and value of the only elements along an axis that are not zero, where `dy` was made of them."""
+    node = dy.value.producer()
+    if node is None or node.op_type != "ScatterElements" or dy.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return None
+    data, index, value = (dy.op.term(v) for v in node.inputs if v is not None)
+    filled = data.value.producer()
+    zeros = filled is not None and filled.op_type == "Expand" and filled.inputs[0] is not None
+    if not zeros or dy.op.term(filled.inputs[0]).number != 0 or index.dims[axis] != 1:  # type: ignore[union-attr, arg-type]
+        return None
+    along = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    same = all(i == d and d is not None for k, (i, d) in enumerate(zip(index.dims, dy.dims, strict=True)) if k != axis)
+    return (index, value) if same and along % dy.rank == axis else None
 
 
 pointwise("LeakyRelu", leaky_relu)
