@@ -118,6 +118,8 @@ class Optimizer(Setting):
     """Base of the optimizers: how a weight moves, given its gradient."""
 
     slot = "optimizer"
+    decays: ClassVar[bool] = False
+    """Whether it treats weights that decay otherwise than the rest."""
     lr: Above
 
     def slots(self) -> tuple[str, ...]:

@@ -129,6 +129,7 @@ class Adam(Optimizer, keyword="adam"):
 class AdamW(Adam, keyword="adamw"):
     """Adam with weight decay (Loshchilov and Hutter 2019): `adamw(0.001)`; w = (1 - lr decay) w, then as `adam`."""
 
+    decays = True
     decay: AtLeast = 0.01
     """Weight decay; on matrices and kernels only."""
 

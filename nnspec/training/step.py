@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from nnspec.ir import Network, Weight
 from nnspec.lower import Lowered, finish_outputs, lower
 from nnspec.ops import IR_VERSION, OPSET, Ops
 from nnspec.recipe import Recipe, Time
+from nnspec.training.joined import join, part, small
 from nnspec.training.manifest import State, describe, figures, network_to_predict
 from nnspec.training.precision import PRECISIONS, halve, protect, single
 from nnspec.training.program import Program
@@ -84,13 +86,13 @@ class _Builder:
         self.values[name] = value
         self.states.append(State(name, value.name, self.name(f"{name}.next"), "float32", shape, "carry"))
 
-    def slot(self, weight: Weight, slot: str) -> ir.Value:
-        """Return a tensor that the optimizer keeps for a weight."""
-        name = self.name(f"{weight.name}.{slot}")
-        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(weight.shape))
+    def slot(self, owner: str, shape: tuple[int, ...], slot: str) -> ir.Value:
+        """Return a tensor that the optimizer keeps for a weight, or for several that are joined."""
+        name = self.name(f"{owner}.{slot}")
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
         self.values[name] = value
-        start = np.zeros(weight.shape, np.float32)
-        self.states.append(State(name, name, self.name(f"{name}.next"), "float32", weight.shape, "optimizer", start))
+        start = np.zeros(shape, np.float32)
+        self.states.append(State(name, name, self.name(f"{name}.next"), "float32", shape, "optimizer", start))
         return value
 
 
@@ -205,14 +207,18 @@ def _update(
     )
     scale = recipe.schedule.scale(time) if recipe.schedule is not None else None
     scalars = recipe.optimizer.scalars(time, scale)
+    gradients = [_penalised(recipe, ops, lowered, w, g) for (w, _), g in zip(moving, gradients, strict=True)]
     results: dict[str, ir.Value] = {}
-    for (weight, _), gradient in zip(moving, gradients, strict=True):
-        value = lowered.weights[weight.name]
-        for penalty in recipe.regularize if weight.decay else ():
-            gradient = penalty.add(ops, value, gradient)
-        slots = {slot: builder.slot(weight, slot) for slot in recipe.optimizer.slots()}
-        after, state = recipe.optimizer.update(ops, value, gradient, slots, scalars, decay=weight.decay)
-        results[weight.name] = after
+    for number, group in enumerate(_groups(recipe, [w for w, _ in moving]), 1):
+        weights = [moving[i][0] for i in group]
+        shapes = [w.shape for w in weights]
+        values, along = [lowered.weights[w.name] for w in weights], [gradients[i] for i in group]
+        joined = len(group) > 1
+        value, gradient = (join(ops, v, shapes) if joined else v[0] for v in (values, along))
+        owner, shape = (f"joined{number}", (sum(map(math.prod, shapes)),)) if joined else (weights[0].name, shapes[0])
+        slots = {slot: builder.slot(owner, shape, slot) for slot in recipe.optimizer.slots()}
+        after, state = recipe.optimizer.update(ops, value, gradient, slots, scalars, decay=weights[0].decay)
+        results |= zip((w.name for w in weights), part(ops, after, shapes) if joined else [after], strict=True)
         for slot, kept in state.items():
             name = slots[slot].name
             assert name is not None
@@ -222,6 +228,26 @@ def _update(
         results = {name: loss_scale.kept(builder.values[name], after) for name, after in results.items()}
         results[_EXPONENT], results[_GOOD] = loss_scale.counters()
     return results
+
+
+def _penalised(recipe: Recipe, ops: Ops, lowered: Lowered, weight: Weight, gradient: ir.Value) -> ir.Value:
+    for penalty in recipe.regularize if weight.decay else ():
+        gradient = penalty.add(ops, lowered.weights[weight.name], gradient)
+    return gradient
+
+
+def _groups(recipe: Recipe, weights: list[Weight]) -> list[list[int]]:
+    """Return which weights the optimizer moves together, by their numbers.
+
+    Without state it has so few passes that joining does not pay.
+    """
+    optimizer = recipe.optimizer
+    groups: dict[object, list[int]] = {}
+    for i, weight in enumerate(weights):
+        joins = bool(optimizer.slots()) and small(weight.shape)
+        key: object = (weight.decay and optimizer.decays,) if joins else i
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
 
 
 def _evaluate(recipe: Recipe, states: list[State]) -> ir.Model:
@@ -270,4 +296,3 @@ def _finish(lowered: Lowered, outputs: Mapping[str, ir.Value], state: Iterable[i
 
 def _model(lowered: Lowered) -> ir.Model:
     return ir.Model(lowered.graph, ir_version=IR_VERSION, producer_name="nnspec")
-
