@@ -50,6 +50,7 @@ def lower(
     uniform: Uniform | None = None,
     unroll: bool = False,
     carry: bool = False,
+    recompute: bool = False,
     fused: bool = True,
     ops: Ops | None = None,
     wanted: Collection[str] | None = None,
@@ -60,7 +61,7 @@ def lower(
     Inputs are graph inputs; weights are left to the caller: initializers for export, inputs for training.
     See `Options` for the switches. Raises LoweringError where the network has no such graph.
     """
-    options = Options(training, uniform, unroll, carry, fused)
+    options = Options(training, uniform, unroll, carry, recompute, fused)
     inputs = {i.name: value_of(i.name, i.type) for i in network.inputs}
     ops = ops or Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=network.name))
     graph = ops.graph

@@ -43,6 +43,8 @@ class Options:
     """Whether recurrences become straight-line graphs; their length must be a number."""
     carry: bool = False
     """Whether recurrent states go on from batch to batch."""
+    recompute: bool = False
+    """Whether the gradients of recurrences compute the values within a step again instead of storing them."""
     fused: bool = True
     """Whether inference uses ONNX's LSTM, GRU and RNN where a cell is one of them."""
 

@@ -18,7 +18,7 @@ from nnspec.dims import Dim
 from nnspec.initializers import Constant
 from nnspec.ir import Node, TensorType
 from nnspec.layers.recurrent import Recurrence, State
-from nnspec.lower.context import DTYPES, Context, FoldedSizes, LoweringError, Sizes
+from nnspec.lower.context import DTYPES, RECOMPUTE, Context, FoldedSizes, LoweringError, Sizes
 from nnspec.lower.fused import Fused, recognise
 from nnspec.lower.levels import Level, levels_of, outputs_of
 from nnspec.lower.products import Products
@@ -300,6 +300,8 @@ class Loop:
             outputs=len(results),
         )
         made = [made] if len(results) == 1 else list(made)
+        if self.ctx.options.recompute:
+            made[0].producer().metadata_props[RECOMPUTE] = "1"
         return made[: len(starts)], made[len(starts) :]
 
     def _unrolled(

@@ -104,7 +104,15 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     step = builder.scalar("step", "counter", 0)
     random = Random(ops, seed, step)
     wanted = _figure_values(recipe).values()
-    lowered = lower(recipe.network, training=True, uniform=random, carry=recipe.carry, ops=ops, wanted=wanted)
+    lowered = lower(
+        recipe.network,
+        training=True,
+        uniform=random,
+        carry=recipe.carry,
+        recompute=recipe.recompute,
+        ops=ops,
+        wanted=wanted,
+    )
     lowered = _mixed(recipe, lowered)
     ops = lowered.ops
     scale = _loss_scale(recipe, builder, ops)
@@ -135,7 +143,10 @@ def gradients(recipe: Recipe) -> ir.Model:
     builder = _Builder(recipe)
     ops = Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name))
     random = Random(ops, builder.scalar("seed", "constant", recipe.seed), builder.scalar("step", "counter", 0))
-    lowered = _mixed(recipe, lower(recipe.network, training=True, uniform=random, ops=ops, wanted=[recipe.loss]))
+    wanted = [recipe.loss]
+    recompute = recipe.recompute
+    lowered = lower(recipe.network, training=True, uniform=random, recompute=recompute, ops=ops, wanted=wanted)
+    lowered = _mixed(recipe, lowered)
     outputs = {"loss": lowered.values[recipe.loss]}
     outputs |= {f"{name}.grad": g for name, (_, g) in _backward(recipe, lowered).items()}
     _finish(lowered, outputs, [*lowered.weights.values(), *builder.values.values()])

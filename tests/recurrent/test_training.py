@@ -113,6 +113,29 @@ def test_a_batch_has_the_gradients_of_its_samples(cell: str) -> None:
         np.testing.assert_allclose(value, mean, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_recomputing_gives_the_same_gradients(cell: str) -> None:
+    r = recipe(MASKED.format(cell=cell))
+    again = recipe(MASKED.format(cell=cell).replace("sgd(lr = 1)", "sgd(lr = 1)\n  recompute = true"))
+    assert again.recompute
+    expected = loss_and_gradients(r, masked_data())
+    for name, value in loss_and_gradients(again, masked_data()).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", ["lstm(4)", "gru(4)", "lstmp(4, 3)"])
+def test_recomputing_stores_less(cell: str) -> None:
+    """The forward loop stacks what the backward loop reads: gates, activations and states, or the states alone."""
+    stacks = []
+    for setting in ("", "\n  recompute = true"):
+        step = build(recipe(MASKED.format(cell=cell).replace("sgd(lr = 1)", "sgd(lr = 1)" + setting))).step
+        forward = next(n for n in step.graph if n.op_type == "Scan")
+        body = forward.attributes["body"].as_graph()
+        states = len(body.inputs) - forward.attributes["num_scan_inputs"].as_int()
+        stacks.append(len(forward.outputs) - states)
+    assert 2 * stacks[1] <= stacks[0], stacks
+
+
 CARRIED = """
 network N {{
   input x: [T, 3]
