@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,11 +124,12 @@ class SpecError(NnspecError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name most like `name`, or None where none is close."""
-    known = list(allowed)
+    known = {k.lower(): k for k in allowed}
+    name = name.lower()
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.65):
-        return close[0]
+        return known[close[0]]
     starts = [k for k in known if min(len(k), len(name)) >= 3 and (name.startswith(k) or k.startswith(name))]
-    return max(starts, key=len, default=None)
+    return known[max(starts, key=len)] if starts else None
 
 
 def suggest(name: str, allowed: Iterable[str], *, what: str = "names", limit: int = 40) -> str:
@@ -142,6 +144,10 @@ def suggest(name: str, allowed: Iterable[str], *, what: str = "names", limit: in
 
 
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "frame": "\x1b[1;34m", "bold": "\x1b[1m"}
+
+
+HELP_WIDTH = 110
+"""Columns of a help text, behind its indentation."""
 
 
 def render(diagnostics: Sequence[Diagnostic], *, color: bool = False) -> str:
@@ -194,7 +200,9 @@ def _render_one(d: Diagnostic, color: bool) -> str:
         if len(chain) <= 8 or not 4 <= i < len(chain) - 3:
             lines.append(f"{' ' * width} = in {label.text}, called at {label.span.source.path}:{line}:{column}")
     if d.help:
-        lines.append(f"{' ' * width} = help: {d.help}")
+        first, *others = textwrap.wrap(d.help, HELP_WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines.append(f"{' ' * width} = help: {first}")
+        lines += [f"{' ' * width}         {line}" for line in others]
     return "\n".join(lines)
 
 

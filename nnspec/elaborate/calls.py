@@ -75,12 +75,21 @@ class Caller(Core):
         return value
 
     def _stage(self, e: tree.Expr) -> Any:
-        value = self.evaluate(e)
+        value = self._callee(e)
         if not is_template(value):
             help = ""
             if isinstance(self.main(value), Tensor):
                 help = "a tensor stands at the start of a pipe; `(a, b) -> concat` feeds two"
             raise self.report.fail(Code.WRONG_TYPE, f"`->` needs a layer, and gets {describe(value)}", e.span, "", help)
+        return value
+
+    def _callee(self, e: tree.Expr) -> Any:
+        """Evaluate what stands where a layer is wanted."""
+        if not isinstance(e, tree.Name):
+            return self.evaluate(e)
+        value = self.lookup_layer(e)
+        if isinstance(value, Poison):
+            raise Poisoned
         return value
 
     def _flow(self, value: Any, template: Any, stage: tree.Expr, start: tree.Expr) -> Any:
@@ -110,7 +119,7 @@ class Caller(Core):
         ]
 
     def _call(self, e: tree.Call) -> Any:
-        callee = self.guard(self.evaluate, e.callee)
+        callee = self.guard(self._callee, e.callee)
         arguments = self.guard(self._arguments, e)
         if isinstance(callee, Poison) or isinstance(arguments, Poison):
             raise Poisoned

@@ -64,7 +64,8 @@ class CellBody(Body):
             case _:
                 super()._statement(s)
 
-    def lookup(self, name: str, span: Span) -> Any:
+    def lookup(self, e: tree.Name) -> Any:
+        name, span = e.name, e.span
         if name in self.later and self.environment.find(name) is None:
             raise self.report.fail(
                 Code.STATE,
@@ -73,7 +74,7 @@ class CellBody(Body):
                 help="declare the states at the top of the cell",
                 others=[Label(self.later[name], "declared here")],
             )
-        return super().lookup(name, span)
+        return super().lookup(e)
 
     def _state(self, s: tree.State) -> None:
         def work() -> Tensor:

@@ -71,6 +71,14 @@ class Core(Applier):
     def _dispatch(self, e: tree.Expr) -> Any:
         raise NotImplementedError
 
+    def lookup(self, e: tree.Name) -> Any:
+        """Return what a name means here; see `nnspec.elaborate.expressions`."""
+        raise NotImplementedError
+
+    def lookup_layer(self, e: tree.Name) -> Any:
+        """Return what a name means where a layer is wanted."""
+        raise NotImplementedError
+
     def tensor(self, value: Any, span: Span) -> Tensor:
         """Return a value as a tensor; see `nnspec.elaborate.operators`."""
         raise NotImplementedError

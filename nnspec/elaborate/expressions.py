@@ -25,8 +25,37 @@ from nnspec.elaborate.values import (
 )
 from nnspec.initializers import NAMED, Initializer
 from nnspec.ir import registry
-from nnspec.source import Span
 from nnspec.syntax import tree
+
+_INNER = frozenset({"literal", "param", "recurrence"})
+"""Layers that the language itself makes."""
+
+_ELSEWHERE = {
+    "linear": "dense",
+    "fc": "dense",
+    "fully_connected": "dense",
+    "gemm": "dense",
+    "max_pool": "maxpool",
+    "avg_pool": "avgpool",
+    "average_pooling": "avgpool",
+    "adaptiveavgpool": "global_avgpool",
+    "global_average_pooling": "global_avgpool",
+    "batch_norm": "batchnorm",
+    "layer_norm": "layernorm",
+    "group_norm": "groupnorm",
+    "conv_t": "conv_transpose",
+    "convtranspose": "conv_transpose",
+    "swish": "silu",
+    "cat": "concat",
+    "concatenate": "concat",
+    "view": "reshape",
+    "permute": "transpose",
+    "embed": "embedding",
+    "mse": "square_error",
+    "mse_loss": "square_error",
+    "crossentropyloss": "cross_entropy",
+}
+"""What other tools call our layers, in lower case and without a number of axes at the end."""
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +82,7 @@ class Evaluator(Operators):
             case tree.Size():
                 return Sizes(e.dims)
             case tree.Name():
-                return self.lookup(e.name, e.span)
+                return self.lookup(e)
             case tree.NextState():
                 return self._next(e)
             case tree.ListExpr():
@@ -88,8 +117,8 @@ class Evaluator(Operators):
                 return FrozenTemplate(value)
         raise TypeError(type(e).__name__)
 
-    def lookup(self, name: str, span: Span) -> Any:
-        """Return what a name means here."""
+    def lookup(self, e: tree.Name) -> Any:
+        name = e.name
         binding = self.environment.find(name)
         if binding is not None:
             binding.used = True
@@ -101,13 +130,33 @@ class Evaluator(Operators):
             return value
         layer = registry().get(name)
         help = f"`{name}` is known in `train` blocks only" if layer and layer.where == "train" else self._known(name)
-        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", span, "", help)
+        raise self.report.fail(Code.UNKNOWN_NAME, f"nothing is called `{name}` here", e.span, "", help)
+
+    def lookup_layer(self, e: tree.Name) -> Any:
+        name = e.name
+        if self.environment.find(name) is None and name not in self.builder.symbols and self.builtin(name) is None:
+            layers = self._layers() | FUNCTIONS.keys()
+            if name not in registry():
+                known = {n for n in self.environment.names() if not n.startswith("_")} | layers
+                best = _ELSEWHERE.get(name.lower().rstrip("123d").rstrip("_")) or nearest(name, known)
+                help = f"did you mean `{best}`? " if best else ""
+                if not self.report.listed:
+                    help += "layers, cells and functions: " + ", ".join(sorted(layers))
+                elif not best:
+                    help = "the layers are listed above"
+                self.report.listed = True
+                raise self.report.fail(Code.UNKNOWN_NAME, f"no layer is called `{name}`", e.span, "", help)
+        return self.lookup(e)
+
+    def _layers(self) -> set[str]:
+        """Return the names of all layers, cells and blocks of the language that may stand here."""
+        layers = {n for n, layer in registry().items() if layer.where == "network" or self.training}
+        return (layers | set(self.library.names())) - _INNER
 
     def _known(self, name: str) -> str:
         """Return a help sentence for an unknown name: the nearest one, and where the others are found."""
-        layers = {n for n, layer in registry().items() if layer.where == "network" or self.training}
         here = sorted({n for n in self.environment.names() if not n.startswith("_")})
-        best = nearest(name, {*here, *layers, *NAMED, *FUNCTIONS, *_words(), *self.library.names()})
+        best = nearest(name, {*here, *self._layers(), *NAMED, *FUNCTIONS, *_words()})
         shown = f"in scope: {', '.join(here[:20])}{', ...' if len(here) > 20 else ''}; " if here else ""
         return (f"did you mean `{best}`? " if best else "") + f"{shown}`nnspec layers` lists the layers"
 

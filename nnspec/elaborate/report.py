@@ -31,6 +31,8 @@ class Report:
     def __init__(self) -> None:
         self.diagnostics: list[Diagnostic] = []
         self.chain: list[Label] = []
+        self.listed = False
+        """Whether an error has shown the list of all layers: it is long, and once is enough."""
         self.work = 0
         """Statements run and templates applied so far."""
         self.aborted = False

@@ -80,6 +80,10 @@ class TrainBody(Body):
         self.training = True
         self.slot: str | None = None
 
+    def lookup_layer(self, e: tree.Name) -> Any:
+        # What stands at a setting is no layer: its own names are the ones to list.
+        return super().lookup_layer(e) if self.slot is None else self.lookup(e)
+
     def builtin(self, name: str) -> Any:
         if self.slot is not None:
             setting = setting_registry().get(name)

@@ -101,7 +101,7 @@ def test_a_process_ends_with_its_status(tmp_path):
     ran = process("check", path)
     assert ran.returncode == 1
     assert "\x1b[" not in ran.stderr
-    assert "nothing is called `dens` here" in ran.stderr
+    assert "no layer is called `dens`" in ran.stderr
     assert process("summary").returncode == 2
 
 

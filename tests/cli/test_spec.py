@@ -29,7 +29,7 @@ def test_check_reports_every_error_of_every_file(run, spec, tmp_path):
     ran = run("check", bad, spec, tmp_path / "missing.nn")
     assert ran.status == 1
     assert "error[shape-mismatch]: a 5x5 kernel does not fit a 4x4 image" in ran.err
-    assert "error[unknown-name]: nothing is called `dens` here" in ran.err
+    assert "error[unknown-name]: no layer is called `dens`" in ran.err
     assert "did you mean `dense`?" in ran.err
     assert f"error: there is no file {tmp_path / 'missing.nn'}" in ran.err
     assert ran.out == f"{bad}: 2 errors\n{spec}: ok\n"
