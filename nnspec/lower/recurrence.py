@@ -197,7 +197,8 @@ class Loop:
             valid.shape = ir.Shape([_size(self.length), self.sizes.batch_name])
             for rank in {s.type.rank for s in self.layer.states}:
                 needed[f"/valid{rank}"] = op.Unsqueeze(valid, list(range(2, rank + 2))) if rank else valid
-        return needed
+        # A Scan counts its steps by what it reads.
+        return needed or {"/time": self._range()}
 
     def _range(self) -> ir.Value:
         op = self.op
