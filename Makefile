@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DIGITS := examples/data/digits
 RUN := runs/digits
 
-.PHONY: demo test lint fmt bench clean
+.PHONY: demo test lint fmt bench bench-gpu clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,16 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.benchmarks --markdown bench.md --json bench.json
+
+bench-gpu: $(VENV)/.bench
+	$(BIN)/python -m tests.benchmarks --gpu --json bench-gpu.json
 
 fmt: $(VENV)/.ready
 	$(BIN)/ruff check --fix --select I .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .cases import CASES
+from .report import tables
+from .summaries import summary_times
 from .worker import FRAMEWORKS, THREADS
 
 PEERS = [name for name in FRAMEWORKS if name != "nnspec"]
@@ -97,7 +100,11 @@ def measure(name: str, frameworks: list[str], rounds: int, seconds: float, infer
 def machine() -> dict[str, Any]:
     """Return what the figures were taken on."""
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     versions = {}
@@ -118,7 +125,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="how long one turn takes, about")
     parser.add_argument("--no-inference", action="store_true")
+    parser.add_argument("--no-summary", action="store_true", help="leave out `summary` beside torchinfo and Keras")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables of the README")
+    parser.add_argument("--gpu", action="store_true", help="on CUDA, beside PyTorch eager and compiled")
     arguments = parser.parse_args()
+    if arguments.gpu:
+        from nnspec_runtime.session import why_no_cuda
+
+        missing = why_no_cuda()
+        if missing:
+            print(f"no GPU here: {missing}; nothing was measured")
+            return 0
+        os.environ["NNSPEC_BENCH_DEVICE"] = "cuda"
+        arguments.peers = ",".join(p for p in arguments.peers.split(",") if p.startswith("torch"))
     wanted = arguments.only.split(",") if arguments.only else [""]
     names = [c.name for c in CASES if any(w in c.name for w in wanted)]
     frameworks = ["nnspec", *arguments.peers.split(",")]
@@ -137,8 +156,14 @@ def main() -> int:
     ratios = [r["ratio"] for r in results if "ratio" in r]
     if ratios:
         print(f"geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}x over {len(ratios)} cases")
+    summaries = [] if arguments.no_summary or arguments.gpu else summary_times(names)
+    for one in summaries:
+        print(f"summary of {one['case']}: " + ", ".join(f"{k} {v:.2f} s" for k, v in one["seconds"].items()))
+    found = {"machine": machine(), "cases": results, "summary": summaries}
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")
+        Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.markdown:
+        Path(arguments.markdown).write_text(tables(found))
     return 0 if all(r["same"] for r in results) else 1
 
 

@@ -12,32 +12,35 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .backends import Jax, Torch
 from .cases import CASES, Case
 
 THREADS = 2
+DEVICE: Literal["cpu", "cuda"] = "cuda" if os.environ.get("NNSPEC_BENCH_DEVICE") == "cuda" else "cpu"
 
 
 class Nnspec:
     """The training program of nnspec in ONNX Runtime."""
 
     def __init__(self, case: Case) -> None:
+        from nnspec_runtime import Device, TrainingSession
+
         from nnspec.cli.runtime import training_program
         from nnspec.compile import compile_recipe
         from nnspec.source import Source
-        from nnspec_runtime import Device, TrainingSession
 
         self.case = case
         self.program = training_program(compile_recipe(Source(f"{case.name}.nn", case.text)))
-        self.device = Device(threads=THREADS)
+        self.device = Device(DEVICE, threads=THREADS)
         self.session = TrainingSession(self.program, self.device)
         self.batch = dict(zip(("x", "label"), case.data(), strict=True))
 
     def steps(self, count: int) -> None:
         session = self.session
         for slot in session.slots:
+            # The slots keep the batch: loading data is not what is timed, for nobody here.
             slot.put([self.batch[one.name] for one in session.inputs])
         for _ in range(count):
             session.advance()
@@ -60,7 +63,7 @@ class Nnspec:
         options = ort.SessionOptions()
         options.intra_op_num_threads = THREADS
         model = ir.to_proto(export_model(network, weights)).SerializeToString()
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=self.device.providers())
         x = self.case.data(batch)[0]
         return lambda: session.run(None, {"x": x})
 
@@ -90,12 +93,12 @@ class TorchPeer(Peer):
         self.b = Torch()
         self.compiled = compiled
         x, label = case.data()
-        self.x, self.label = torch.from_numpy(x), torch.from_numpy(label)
+        self.x, self.label = torch.from_numpy(x).to(DEVICE), torch.from_numpy(label).to(DEVICE)
         self.reset()
 
     def reset(self) -> None:
         torch, case = self.torch, self.case
-        self.p = {k: torch.from_numpy(v.copy()).requires_grad_() for k, v in self.start.items()}
+        self.p = {k: torch.from_numpy(v.copy()).to(DEVICE).requires_grad_() for k, v in self.start.items()}
         weights = list(self.p.values())
         self.optimizer = (
             torch.optim.SGD(weights, lr=case.lr)
@@ -103,10 +106,12 @@ class TorchPeer(Peer):
             else torch.optim.Adam(weights, lr=case.lr, fused=True)
         )
 
+        mode = "reduce-overhead" if DEVICE == "cuda" else None
+
         def loss(x: Any, label: Any) -> Any:
             return self.b.cross_entropy(case.forward(self.b, self.p, x), label)
 
-        self.loss = torch.compile(loss) if self.compiled else loss
+        self.loss = torch.compile(loss, mode=mode) if self.compiled else loss
 
     def step(self) -> Any:
         self.optimizer.zero_grad(set_to_none=True)
@@ -122,10 +127,10 @@ class TorchPeer(Peer):
 
     def losses(self, count: int) -> list[float]:
         self.reset()
-        return [float(self.step()) for _ in range(count)]
+        return [self.step().item() for _ in range(count)]
 
     def predictor(self, batch: int) -> Callable[[], object]:
-        torch, x = self.torch, self.torch.from_numpy(self.case.data(batch)[0])
+        torch, x = self.torch, self.torch.from_numpy(self.case.data(batch)[0]).to(DEVICE)
 
         def forward(x: Any) -> Any:
             return self.case.forward(self.b, self.p, x)
@@ -134,7 +139,7 @@ class TorchPeer(Peer):
 
         def predict() -> object:
             with torch.inference_mode():
-                return run(x).numpy()
+                return run(x).cpu().numpy()
 
         return predict
 
