@@ -35,10 +35,12 @@ $(VENV)/.bench: $(VENV)/.ready
 	touch $@
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m tests.benchmarks --markdown bench.md --json bench.json
+	mkdir -p runs
+	$(BIN)/python -m tests.benchmarks --markdown runs/bench.md --json runs/bench.json
 
 bench-gpu: $(VENV)/.bench
-	$(BIN)/python -m tests.benchmarks --gpu --json bench-gpu.json
+	mkdir -p runs
+	$(BIN)/python -m tests.benchmarks --gpu --json runs/bench-gpu.json
 
 fmt: $(VENV)/.ready
 	$(BIN)/ruff check --fix --select I .

@@ -1,7 +1,7 @@
 """The few operations that the benchmark networks are made of, in PyTorch and in JAX.
 
-Each network is written once against this interface, with parameters under nnspec's names, so that the peers compute what
-nnspec computes. Every operation is the framework's own fast one: PyTorch's fused LSTM, XLA's convolutions.
+Each network is written once against this interface, with parameters under nnspec's names, so that the peers compute
+what nnspec computes. Every operation is the framework's own fast one: PyTorch's fused LSTM, XLA's convolutions.
 """
 
 from __future__ import annotations

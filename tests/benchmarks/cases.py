@@ -238,7 +238,8 @@ block encoder(count) on x {
 }
 network Net {
   input x: int[64]
-  output logits = x -> embedding(1000, 128, init = normal(0.02)) -> position -> encoder(4) * 2 -> mean(axis = 0) -> dense(10)
+  output logits = x -> embedding(1000, 128, init = normal(0.02)) -> position -> encoder(4) * 2
+    -> mean(axis = 0) -> dense(10)
 }"""
 
 

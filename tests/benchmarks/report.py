@@ -31,8 +31,8 @@ def tables(found: Mapping[str, Any]) -> str:
     batches = [b for b in (1, 32) if f"infer_{b}" in cases[0]]
     if batches:
         lines += [
-            "Ratios of one prediction, of peak memory (the smallest peer's to nnspec's, whole process), and seconds from "
-            "the start of the process to the end of the first step.",
+            "Ratios of one prediction, of peak memory (the smallest peer's to nnspec's, whole process), and seconds "
+            "from the start of the process to the end of the first step.",
             "",
             "| case | "
             + " | ".join(f"batch {b}" for b in batches)

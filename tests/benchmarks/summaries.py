@@ -20,8 +20,8 @@ _TORCHINFO = {
 }
 _KERAS = {
     "mlp-500": "[k.Input((784,)),l.Dense(500,'relu'),l.Dense(500,'relu'),l.Dense(10)]",
-    "lecture-cnn": "[k.Input((28,28,1)),l.Conv2D(25,3,activation='relu'),l.MaxPool2D(),l.Conv2D(50,3,activation='relu'),"
-    "l.MaxPool2D(),l.Flatten(),l.Dense(100,'relu'),l.Dense(10)]",
+    "lecture-cnn": "[k.Input((28,28,1)),l.Conv2D(25,3,activation='relu'),l.MaxPool2D(),"
+    "l.Conv2D(50,3,activation='relu'),l.MaxPool2D(),l.Flatten(),l.Dense(100,'relu'),l.Dense(10)]",
 }
 
 

@@ -1,7 +1,7 @@
 """One framework, one case, one process: read commands on stdin, answer each with a line of JSON.
 
-Commands: `steps N` runs N training steps and answers seconds; `losses N` trains anew and answers the losses; `infer B N`
-runs N predictions of batch B; `memory` answers the peak in bytes; `quit`.
+Commands: `steps N` runs N training steps and answers seconds; `losses N` trains anew and answers the losses;
+`infer B N` runs N predictions of batch B; `memory` answers the peak in bytes; `quit`.
 """
 
 from __future__ import annotations
