@@ -199,10 +199,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=2000, help="How many samples.")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    np.savez_compressed(given.file, **TASKS[given.task](np.random.default_rng(given.seed), given.samples))
+    np.savez_compressed(given.file, **TASKS[given.task](np.random.default_rng(given.seed), given.count))
 
 
 if __name__ == "__main__":
