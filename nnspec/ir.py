@@ -10,7 +10,7 @@ the node's path, with `:1`, `:2` and so on behind it for further outputs.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from nnspec.dims import Dim, product, symbols
 from nnspec.initializers import ZEROS, AnyInitializer
@@ -225,6 +225,8 @@ class Node(Frozen):
     weights: dict[str, str] = {}
     outputs: tuple[TensorType, ...]
     line: int = 0
+    recompute: Annotated[str, Field(exclude_if=lambda segment: not segment)] = ""
+    """The segment whose values training computes again on the way back instead of keeping them; none where empty."""
 
     def output(self, index: int = 0) -> str:
         """Return the name of an output value."""

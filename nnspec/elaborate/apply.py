@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from nnspec.diagnostics import Code, Label
@@ -16,6 +16,7 @@ from nnspec.elaborate.values import (
     FrozenTemplate,
     LayerTemplate,
     Named,
+    RecomputedTemplate,
     Repeat,
     SharedTemplate,
     Tensor,
@@ -56,6 +57,18 @@ class Applier:
         finally:
             self.builder.frozen = outer
 
+    @contextmanager
+    def recomputed(self) -> Iterator[None]:
+        """Let the layers used meanwhile be computed again on the way back; what lies around decides."""
+        outer = self.builder.segment
+        if not outer:
+            self.builder.segments += 1
+            self.builder.segment = f"recompute{self.builder.segments}"
+        try:
+            yield
+        finally:
+            self.builder.segment = outer
+
     def apply(self, template: Any, inputs: Sequence[Tensor], span: Span, name: str | None = None) -> Any:
         """Apply a template to tensors; `name` replaces the number that its kind would get."""
         self.builder.tick(span)
@@ -82,6 +95,9 @@ class Applier:
                 return self.apply(template.body, inputs, span, self._hand_name(template))
             case FrozenTemplate():
                 with self.frozen():
+                    return self.apply(self._default(template.body, span), inputs, span, name)
+            case RecomputedTemplate():
+                with self.recomputed():
                     return self.apply(self._default(template.body, span), inputs, span, name)
             case SharedTemplate():
                 return self._shared(template, inputs, span)
@@ -157,17 +173,20 @@ class Applier:
         suffix = "" if template.uses == 1 else f"@{template.uses}"
         scope = Scope(f"{template.path}.", f"{template.path}{suffix}.", reuse=template.uses > 1)
         body = template.body
-        inner = body.body if isinstance(body, FrozenTemplate) else body
+        inner, marks = body, ExitStack()
+        while isinstance(inner, FrozenTemplate | RecomputedTemplate):
+            marks.enter_context(self.frozen() if isinstance(inner, FrozenTemplate) else self.recomputed())
+            inner = inner.body
         if isinstance(inner, LayerTemplate):
             # A single shared layer needs no level of its own: `embed.weight`, not `embed.dense1.weight`.
             prefix, dot, name = template.path.rpartition(".")
             scope = Scope(prefix + dot, prefix + dot, reuse=template.uses > 1)
-            with self.inside(scope), self.frozen() if inner is not body else nullcontext():
+            with marks, self.inside(scope):
                 return self.builder.node(
                     inner.layer, inputs, scope, span, name=name, suffix=suffix, arguments=inner.arguments
                 )
-        with self.inside(scope):
-            return self.apply(body, inputs, span)
+        with marks, self.inside(scope):
+            return self.apply(inner, inputs, span)
 
 
 def is_cell(template: BlockTemplate) -> bool:

@@ -64,6 +64,8 @@ class Builder:
         self.quiet: set[str] = set()
         """Nodes that nobody wrote, and nobody needs to hear of when nothing uses them."""
         self.frozen = False
+        self.segment = ""
+        self.segments = 0
         self.size = 0
 
     def tick(self, span: Span) -> None:
@@ -133,6 +135,7 @@ class Builder:
             weights=weights,
             outputs=outputs,
             line=span.line,
+            recompute=self.segment,
         )
         self.nodes.append(node)
         self.spans[path] = span

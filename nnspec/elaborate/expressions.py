@@ -16,6 +16,7 @@ from nnspec.elaborate.values import (
     InitializerFactory,
     LayerFactory,
     RecipeFactory,
+    RecomputedTemplate,
     Sizes,
     Tensor,
     TupleValue,
@@ -115,6 +116,16 @@ class Evaluator(Operators):
                         help="put it in front of the layer: `x -> freeze conv(64, 3x3)`",
                     )
                 return FrozenTemplate(value)
+            case tree.Recompute():
+                value = self.evaluate(e.value)
+                if not is_template(value):
+                    raise self.report.fail(
+                        Code.MISPLACED,
+                        f"`recompute` needs a layer, and gets {describe(value)}",
+                        e.value.span,
+                        help="put it in front of the layers: `x -> recompute bottleneck(64)`",
+                    )
+                return RecomputedTemplate(value)
         raise TypeError(type(e).__name__)
 
     def lookup(self, e: tree.Name) -> Any:

@@ -22,7 +22,7 @@ from nnspec.source import Span
 from nnspec.syntax import tree
 
 _SLOTS = ("optimizer", "schedule", "regularize", "clip", "stop")
-_PLAIN = ("batch", "epochs", "seed", "carry", "recompute", "precision")
+_PLAIN = ("batch", "epochs", "seed", "carry", "precision")
 _EXAMPLES = {"loss": "loss = cross_entropy(logits, label)", "optimizer": "optimizer = adam(lr = 0.001)"}
 """The settings that a train block must have."""
 SETTINGS = ("loss", *_SLOTS, *_PLAIN)

@@ -120,6 +120,13 @@ class FrozenTemplate(Template):
     body: Any
 
 
+@dataclass(frozen=True, slots=True)
+class RecomputedTemplate(Template):
+    """`recompute f`."""
+
+    body: Any
+
+
 @dataclass(slots=True, eq=False)
 class SharedTemplate(Template):
     """`shared f = ...`: its weights live at `path` and are made at the first use."""
@@ -195,7 +202,7 @@ def layers_in(template: Any) -> int:
             return template.count * layers_in(template.body)
         case Compose():
             return sum(layers_in(stage) for stage in template.stages)
-        case Named() | FrozenTemplate() | SharedTemplate():
+        case Named() | FrozenTemplate() | RecomputedTemplate() | SharedTemplate():
             return layers_in(template.body)
     return 1
 

@@ -15,6 +15,7 @@ from nnspec.lower.context import (
     DTYPES,
     OF_BATCH,
     RECOMPUTE,
+    SEGMENT,
     STOP_GRADIENT,
     Context,
     Lowered,
@@ -32,6 +33,7 @@ __all__ = [
     "DTYPES",
     "OF_BATCH",
     "RECOMPUTE",
+    "SEGMENT",
     "STOP_GRADIENT",
     "Lowered",
     "Options",
@@ -50,7 +52,6 @@ def lower(
     uniform: Uniform | None = None,
     unroll: bool = False,
     carry: bool = False,
-    recompute: bool = False,
     fused: bool = True,
     ops: Ops | None = None,
     wanted: Collection[str] | None = None,
@@ -61,7 +62,7 @@ def lower(
     Inputs are graph inputs; weights are left to the caller: initializers for export, inputs for training.
     See `Options` for the switches. Raises LoweringError where the network has no such graph.
     """
-    options = Options(training, uniform, unroll, carry, recompute, fused)
+    options = Options(training, uniform, unroll, carry, fused)
     inputs = {i.name: value_of(i.name, i.type) for i in network.inputs}
     ops = ops or Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=network.name))
     graph = ops.graph
@@ -83,7 +84,7 @@ def lower(
         results = context.run(x, w)
         for i, value in enumerate(results):
             lowered.values[node.output(i)] = value
-        _name(graph, before, node, results)
+        _name(graph, before, node, results, node.recompute if training else "")
     return lowered
 
 
@@ -99,8 +100,8 @@ def _needed(network: Network, wanted: Collection[str] | None) -> tuple[Sequence[
     return kept[::-1], needed
 
 
-def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> None:
-    """Name the ONNX nodes that a layer became after its path."""
+def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value], segment: str) -> None:
+    """Name the ONNX nodes that a layer became after its path, and mark those of a segment to compute again."""
     seen: dict[str, int] = {}
     fresh: list[ir.Node] = []
     for onnx_node in reversed(graph):
@@ -108,6 +109,8 @@ def _name(graph: ir.Graph, before: int, node: Node, results: list[ir.Value]) -> 
             break
         fresh.append(onnx_node)
     for onnx_node in reversed(fresh):
+        if segment and onnx_node.op_type != "Constant":
+            onnx_node.metadata_props[SEGMENT] = segment
         count = seen[onnx_node.op_type] = seen.get(onnx_node.op_type, 0) + 1
         onnx_node.name = f"{node.name}/{onnx_node.op_type}{count if count > 1 else ''}"
         for i, out in enumerate(onnx_node.outputs):

@@ -25,6 +25,9 @@ RECOMPUTE = "nnspec.recompute"
 OF_BATCH = "nnspec.of_batch"
 """Metadata key of a BatchNormalization whose mean, 0, and variance are those of its very input."""
 
+SEGMENT = "nnspec.segment"
+"""Metadata key of nodes whose values are to be computed again on the way back: the name of their segment."""
+
 DTYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64, "bool": ir.DataType.BOOL}
 
 Uniform = Callable[[Ops, ir.Value, str], ir.Value]
@@ -43,8 +46,6 @@ class Options:
     """Whether recurrences become straight-line graphs; their length must be a number."""
     carry: bool = False
     """Whether recurrent states go on from batch to batch."""
-    recompute: bool = False
-    """Whether the gradients of recurrences compute the values within a step again instead of storing them."""
     fused: bool = True
     """Whether inference uses ONNX's LSTM, GRU and RNN where a cell is one of them."""
 

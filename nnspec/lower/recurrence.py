@@ -301,7 +301,7 @@ class Loop:
             outputs=len(results),
         )
         made = [made] if len(results) == 1 else list(made)
-        if self.ctx.options.recompute:
+        if self.ctx.node.recompute:
             made[0].producer().metadata_props[RECOMPUTE] = "1"
         return made[: len(starts)], made[len(starts) :]
 

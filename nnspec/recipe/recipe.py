@@ -39,8 +39,6 @@ class Recipe(Frozen):
     """Where initial weights, the order of the data and random layers start from."""
     carry: bool = False
     """Whether recurrent states go on from batch to batch."""
-    recompute: bool = False
-    """Whether recurrences compute the values within a step again for the gradient instead of storing them."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """What products and convolutions of the step compute in; weights and optimizer state are float32 always."""
     version: Literal[1] = 1

@@ -161,6 +161,9 @@ class Builder:
     def on_freeze(self, c: list[Any], start: int, end: int) -> tree.Expr:
         return self._deepen(tree.Freeze(span=self._span(start, end), value=c[0]), c[0])
 
+    def on_recompute(self, c: list[Any], start: int, end: int) -> tree.Expr:
+        return self._deepen(tree.Recompute(span=self._span(start, end), value=c[0]), c[0])
+
     def on_binary(self, c: list[Any], start: int, end: int) -> tree.Expr:
         left, op, right = c
         return self._deepen(tree.Binary(span=self._span(start, end), op=op.text, left=left, right=right), left, right)

@@ -83,6 +83,8 @@ def _form(node: tree.Tree) -> _Form:
             return _Form("as", [node.value, node.name])
         case tree.Freeze():
             return _Form("freeze", [node.value])
+        case tree.Recompute():
+            return _Form("recompute", [node.value])
         case tree.If():
             return _Form("if", [node.condition, node.then, node.otherwise])
     return _statement(node)

@@ -296,7 +296,7 @@ def _listed(expected: frozenset[str]) -> str:
     rest = set(expected)
     if expected_value(expected):
         words.append("a value")
-        rest -= _VALUE | {"STRING", "TRUE", "FALSE", "_IF", "_NEXT", "_FREEZE", "NOT", "ADD"}
+        rest -= _VALUE | {"STRING", "TRUE", "FALSE", "_IF", "_NEXT", "_FREEZE", "_RECOMPUTE", "NOT", "ADD"}
     if len(rest & _OPERATORS) > 2:
         words.append("an operator")
         rest -= _OPERATORS

@@ -15,7 +15,9 @@ from nnspec.syntax.mend import mend
 BLANKS = frozenset({"BLANK", "COMMENT"})
 MAX_DIAGNOSTICS = 50
 """How many errors of one text are worth reading."""
-RESERVED = frozenset({"and", "as", "else", "false", "for", "freeze", "if", "in", "next", "not", "or", "return", "true"})
+RESERVED = frozenset(
+    {"and", "as", "else", "false", "for", "freeze", "if", "in", "next", "not", "or", "recompute", "return", "true"}
+)
 
 
 class Token(NamedTuple):

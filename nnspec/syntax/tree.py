@@ -161,6 +161,13 @@ class Freeze(Expr):
 
 
 @dataclass(frozen=True, slots=True)
+class Recompute(Expr):
+    """`recompute f`: a stage whose results are computed again on the way back instead of kept."""
+
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class If(Expr):
     """`if c { a } else { b }`, evaluated while compiling."""
 

@@ -23,6 +23,7 @@ from nnspec.training.manifest import State, describe, figures, network_to_predic
 from nnspec.training.precision import PRECISIONS, halve, protect, single
 from nnspec.training.program import Program
 from nnspec.training.random import Random
+from nnspec.training.recompute import recompute
 from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
 
@@ -104,15 +105,7 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     step = builder.scalar("step", "counter", 0)
     random = Random(ops, seed, step)
     wanted = _figure_values(recipe).values()
-    lowered = lower(
-        recipe.network,
-        training=True,
-        uniform=random,
-        carry=recipe.carry,
-        recompute=recipe.recompute,
-        ops=ops,
-        wanted=wanted,
-    )
+    lowered = lower(recipe.network, training=True, uniform=random, carry=recipe.carry, ops=ops, wanted=wanted)
     lowered = _mixed(recipe, lowered)
     ops = lowered.ops
     scale = _loss_scale(recipe, builder, ops)
@@ -144,8 +137,7 @@ def gradients(recipe: Recipe) -> ir.Model:
     ops = Ops(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name))
     random = Random(ops, builder.scalar("seed", "constant", recipe.seed), builder.scalar("step", "counter", 0))
     wanted = [recipe.loss]
-    recompute = recipe.recompute
-    lowered = lower(recipe.network, training=True, uniform=random, recompute=recompute, ops=ops, wanted=wanted)
+    lowered = lower(recipe.network, training=True, uniform=random, ops=ops, wanted=wanted)
     lowered = _mixed(recipe, lowered)
     outputs = {"loss": lowered.values[recipe.loss]}
     outputs |= {f"{name}.grad": g for name, (_, g) in _backward(recipe, lowered).items()}
@@ -181,7 +173,9 @@ def _backward(recipe: Recipe, lowered: Lowered, scale: LossScale | None = None) 
     """Append the gradients of the loss by each trained weight; leave out weights that the loss does not depend on."""
     trained = [w for w in recipe.network.weights if w.kind == "weight" and w.trainable]
     weights = [lowered.weights[w.name] for w in trained]
+    mark = len(lowered.graph)
     found = differentiate(lowered.ops, lowered.values[recipe.loss], weights, None if scale is None else scale.value)
+    recompute(lowered.ops, mark, [lowered.values[i.name] for i in recipe.network.inputs])
     if recipe.precision != "float32":
         found = protect(lowered.graph, PRECISIONS[recipe.precision], found)
     return {w.name: (w, g) for w, g in zip(trained, found, strict=True) if g is not None}

@@ -116,8 +116,7 @@ def test_a_batch_has_the_gradients_of_its_samples(cell: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_recomputing_gives_the_same_gradients(cell: str) -> None:
     r = recipe(MASKED.format(cell=cell))
-    again = recipe(MASKED.format(cell=cell).replace("sgd(lr = 1)", "sgd(lr = 1)\n  recompute = true"))
-    assert again.recompute
+    again = recipe(MASKED.format(cell=f"recompute ({cell})" if "->" in cell else f"recompute {cell}"))
     expected = loss_and_gradients(r, masked_data())
     for name, value in loss_and_gradients(again, masked_data()).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -127,8 +126,8 @@ def test_recomputing_gives_the_same_gradients(cell: str) -> None:
 def test_recomputing_stores_less(cell: str) -> None:
     """The forward loop stacks what the backward loop reads: gates, activations and states, or the states alone."""
     stacks = []
-    for setting in ("", "\n  recompute = true"):
-        step = build(recipe(MASKED.format(cell=cell).replace("sgd(lr = 1)", "sgd(lr = 1)" + setting))).step
+    for written in (cell, f"recompute {cell}"):
+        step = build(recipe(MASKED.format(cell=written))).step
         forward = next(n for n in step.graph if n.op_type == "Scan")
         body = forward.attributes["body"].as_graph()
         states = len(body.inputs) - forward.attributes["num_scan_inputs"].as_int()
