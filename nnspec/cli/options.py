@@ -26,6 +26,31 @@ device = click.option(
 )
 
 
+tf32 = click.option(
+    "--tf32/--no-tf32",
+    default=True,
+    help="Whether CUDA may round the operands of float32 products to 10 bits, which is faster (default yes).",
+)
+
+
+def fixed_sizes(command: Command) -> Command:
+    """Add `--size NAME=N`, which gives `fixed`: the numbers by symbol."""
+
+    def parse(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals or not name.strip().isidentifier() or not value.strip().isdigit() or int(value) < 1:
+                raise click.BadParameter(f"'{text}' is not NAME=N with a whole number from 1 on", param_hint="'--size'")
+            found[name.strip()] = int(value)
+        return found
+
+    option = click.option(
+        "--size", "fixed", multiple=True, metavar="NAME=N", callback=parse, help="How long a symbolic axis is."
+    )
+    return option(command)
+
+
 def settings(command: Command) -> Command:
     """Add `--set NAME=VALUE`, which gives `settings`: the parsed values by name."""
     return click.option(

@@ -16,7 +16,7 @@ from nnspec.diagnostics import NnspecError, Severity, SpecError
 if TYPE_CHECKING:
     from nnspec.diagnostics import Diagnostic
 
-STAGES = ("tree", "ir", "forward", "gradient", "step")
+STAGES = ("tree", "ir", "forward", "gradient", "step", "cuda-graph")
 
 
 @click.command("check", short_help="Say what is wrong with specifications.")
@@ -68,13 +68,32 @@ def check_command(files: tuple[str, ...], settings: dict[str, Any], limit: int |
     help="For people, programs, browsers.",
 )
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", help="Show blocks deeper than N levels as one line.")
+@click.option("--training", is_flag=True, help="Show what memory a training step needs at its peak instead.")
+@options.block
+@options.fixed_sizes
 def summary_command(
-    file: str, network: str | None, settings: dict[str, Any], limit: int | None, form: str, depth: int | None
+    file: str,
+    network: str | None,
+    settings: dict[str, Any],
+    limit: int | None,
+    form: str,
+    depth: int | None,
+    training: bool,
+    block: str | None,
+    fixed: dict[str, int],
 ) -> int:
-    """Show each layer's path, kind, output shape, parameters, MACs and receptive field, and what they add up to."""
+    """Show each layer's path, kind, output shape, parameters, MACs and receptive field, and what they add up to.
+
+    With --training, show instead what a step of a train block takes of memory on the CPU at its batch, and the largest
+    tensors that are there when it takes most; --size says how long symbolic axes are.
+    """
+    if training:
+        return _show_memory(file, network, block, settings, limit, form, fixed)
     from nnspec.compile import compile_network
     from nnspec.summary import summarize
 
+    if block is not None or fixed:
+        raise click.UsageError("--block and --size need --training")
     compiled = compile_network(file, network, settings, **options.sizes(limit))
     show(compiled.warnings)
     summary = summarize(compiled.network)
@@ -91,6 +110,28 @@ def summary_command(
     return DONE
 
 
+def _show_memory(
+    file: str,
+    network: str | None,
+    block: str | None,
+    settings: dict[str, Any],
+    limit: int | None,
+    form: str,
+    fixed: dict[str, int],
+) -> int:
+    from nnspec.training.memory import training_memory
+    from nnspec.training.memory_table import as_json, memory_table
+
+    if form == "html":
+        raise click.UsageError("--training is a table or JSON")
+    memory = training_memory(options.read_recipe(file, network, block, settings, limit), fixed)
+    if form == "json":
+        _print_json(as_json(memory))
+    else:
+        print(memory_table(memory))
+    return DONE
+
+
 @click.command("compile", short_help="Print a stage of the compiler.")
 @click.argument("file")
 @click.option("--emit", type=click.Choice(STAGES), required=True, help="Which stage to print.")
@@ -98,16 +139,33 @@ def summary_command(
 @options.block
 @options.settings
 @options.limit
+@options.fixed_sizes
+@click.option("--fixed", "fix", is_flag=True, help="Print the step at the batch of its train block, as a fixed size.")
 def compile_command(
-    file: str, emit: str, network: str | None, block: str | None, settings: dict[str, Any], limit: int | None
+    file: str,
+    emit: str,
+    network: str | None,
+    block: str | None,
+    settings: dict[str, Any],
+    limit: int | None,
+    fixed: dict[str, int],
+    fix: bool,
 ) -> int:
     """Print what a stage of the compiler makes of FILE.
 
     tree: the syntax tree; ir: the network as JSON; forward: its ONNX graph; gradient: that of the loss with the
-    gradients of the weights; step: the whole training step. The last two need a train block.
+    gradients of the weights; step: the whole training step; cuda-graph: the nodes that keep the step, at its batch,
+    from being one CUDA graph. The last three need a train block.
     """
+    if (fixed and emit != "cuda-graph" and not fix) or (fix and emit != "step"):
+        raise click.UsageError("--fixed is for `--emit step`, and --size for it and for `--emit cuda-graph`")
     from nnspec.compile import compile_network, read_source
 
+    if emit == "cuda-graph":
+        from nnspec.training.cuda_graph import examine, report
+
+        print(report(examine(options.read_recipe(file, network, block, settings, limit), fixed)))
+        return DONE
     size = options.sizes(limit)
     if emit == "tree":
         from nnspec.syntax.dump import dump
@@ -129,6 +187,10 @@ def compile_command(
 
         recipe = options.read_recipe(file, network, block, settings, limit)
         model = gradients(recipe) if emit == "gradient" else build(recipe).step
+        if fix:
+            from nnspec.training.fixed import fix_sizes, sizes_of
+
+            model = fix_sizes(model, sizes_of(recipe, fixed))
     import onnx
     import onnx_ir
 

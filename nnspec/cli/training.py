@@ -39,6 +39,8 @@ weights = click.option("--weights", required=True, metavar="W.safetensors", help
     help="Folder for the results (default runs/NAME of the block).",
 )
 @options.device
+@options.tf32
+@click.option("--cuda-graph", is_flag=True, help="On CUDA, record the step once and replay it.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Train for N epochs, whatever the file says.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in DIR.")
 @click.option("--weights", metavar="W.safetensors", help="Start from these weights.")
@@ -52,6 +54,8 @@ def train_command(
     validation: tuple[str, ...],
     out: Path | None,
     device: str,
+    tf32: bool,
+    cuda_graph: bool,
     epochs: int | None,
     resume: bool,
     weights: str | None,
@@ -75,7 +79,7 @@ def train_command(
         from nnspec_runtime import Device, Trainer, load_weights
         from nnspec_runtime.progress import reporter
 
-        where = Device.choose(device)  # type: ignore[arg-type]
+        where = Device.choose(device, tf32=tf32, cuda_graph=cuda_graph)  # type: ignore[arg-type]
         program = training_program(recipe)
         folder = out if out is not None else Path("runs") / recipe.name
         trainer = Trainer(

@@ -55,8 +55,8 @@ class TrainingMemory:
     second_copies: int
     """The other set of buffers: a step reads one and writes the other."""
     data: int
-    gradients: int
     activations: int
+    """What lives at the peak besides, gradients included."""
     fragments: int
     """What the allocator holds beyond that because pieces of its memory do not fit what is asked for."""
     live: tuple[Live, ...]
@@ -69,7 +69,7 @@ class TrainingMemory:
     @property
     def peak(self) -> int:
         """All of it."""
-        parts = (self.weights, self.optimizer, self.second_copies, self.data, self.gradients, self.activations)
+        parts = (self.weights, self.optimizer, self.second_copies, self.data, self.activations)
         return sum(parts) + self.fragments
 
 
@@ -90,7 +90,6 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
     data = 2 * sum(of.get(i["name"], 0) for i in program.manifest["inputs"])
     bound = {s["output"] for s in states}
     timeline = Timeline(model.graph, bound)
-    gradients = sum(one.bytes for one in timeline.live if one.name in timeline.gradients)
     transient = sum(one.bytes for one in timeline.live)
     return TrainingMemory(
         batch=next(iter(sizes.values())),
@@ -98,8 +97,7 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
         optimizer=every - weights,
         second_copies=again,
         data=data,
-        gradients=gradients,
-        activations=transient - gradients,
+        activations=transient,
         fragments=timeline.touched - transient,
         live=tuple(timeline.live),
         at=timeline.at,
@@ -133,7 +131,6 @@ class Timeline:
         """For each value the one whose memory it is in."""
         self._until: dict[ir.Value, int] = {}
         """For each memory, by the value that it was made for, the last node that reads it."""
-        self.gradients: set[str] = set()
         self.live: list[Live] = []
         self.at = ""
         self.touched = 0

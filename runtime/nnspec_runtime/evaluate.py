@@ -47,7 +47,7 @@ class GraphRunner:
         self._states = [one for one in manifest.state if one.input in declared]
         self._carried = [one for one in self._states if one.kind == "carry"]
         self.bindings = (self.session.io_binding(), self.session.io_binding())
-        self._slots = [Slot(binding, self.inputs, device) for binding in self.bindings]
+        self._slots = [Slot([binding], self.inputs, device) for binding in self.bindings]
         self._keep: list[ort.OrtValue] = []
 
     def bind_state(self, values: Mapping[str, ort.OrtValue]) -> None:

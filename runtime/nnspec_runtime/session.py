@@ -31,7 +31,8 @@ class Device:
 
     `threads` is the number of threads for one operator on the CPU (0: one for each physical core). `tf32` lets CUDA
     round the operands of float32 products to 10 bits of mantissa, which is faster; switch it off to compare
-    numbers. `whole` makes it an error when CUDA leaves any node of a graph to the CPU.
+    numbers. `whole` makes it an error when CUDA leaves any node of a graph to the CPU. `cuda_graph` records the
+    training step of a whole batch and replays it, which saves the launches; elsewhere than on CUDA nothing is recorded.
     """
 
     kind: Literal["cpu", "cuda"] = "cpu"
@@ -39,10 +40,18 @@ class Device:
     threads: int = 0
     tf32: bool = True
     whole: bool = False
+    cuda_graph: bool = False
 
     @classmethod
     def choose(
-        cls, name: DeviceName = "auto", *, index: int = 0, threads: int = 0, tf32: bool = True, whole: bool = False
+        cls,
+        name: DeviceName = "auto",
+        *,
+        index: int = 0,
+        threads: int = 0,
+        tf32: bool = True,
+        whole: bool = False,
+        cuda_graph: bool = False,
     ) -> Device:
         """Pick a device by name; `auto` is CUDA where it is there, else the CPU. Raises DeviceError."""
         if name not in ("auto", "cpu", "cuda"):
@@ -50,13 +59,19 @@ class Device:
         missing = why_no_cuda() if name != "cpu" else ""
         if name == "cuda" and missing:
             raise DeviceError(NO_CUDA.format(reason=missing))
-        return cls("cpu" if missing or name == "cpu" else "cuda", index, threads, tf32, whole)
+        return cls("cpu" if missing or name == "cpu" else "cuda", index, threads, tf32, whole, cuda_graph)
 
-    def providers(self) -> list[tuple[str, dict[str, str]]]:
-        """Return the execution providers with their options, as onnxruntime wants them."""
+    def providers(self, recorded: bool = False) -> list[tuple[str, dict[str, str]]]:
+        """Return the execution providers with their options, as onnxruntime wants them.
+
+        A `recorded` session runs as CUDA graphs.
+        """
         if self.kind == "cpu":
             return [("CPUExecutionProvider", {})]
-        return [("CUDAExecutionProvider", {"device_id": str(self.index), "use_tf32": str(int(self.tf32))})]
+        options = {"device_id": str(self.index), "use_tf32": str(int(self.tf32))}
+        if recorded:
+            options["enable_cuda_graph"] = "1"
+        return [("CUDAExecutionProvider", options)]
 
 
 @functools.cache
@@ -88,8 +103,10 @@ def _preload_cuda() -> None:
         ort.preload_dlls()
 
 
-def open_session(model: bytes | Path, device: Device, what: str = "graph") -> ort.InferenceSession:
-    """Create the session of one graph.
+def open_session(
+    model: bytes | Path, device: Device, what: str = "graph", sizes: Mapping[str, int] | None = None
+) -> ort.InferenceSession:
+    """Create the session of one graph; with `sizes`, symbolic dims are numbers and the session can be recorded.
 
     Raises ProgramError when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is
     no silent run on the CPU in its stead.
@@ -100,18 +117,27 @@ def open_session(model: bytes | Path, device: Device, what: str = "graph") -> or
         _preload_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # A pattern is one more block as large as all tensors of a run, beside what the first run took: twice the peak.
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = device.threads
+    for name, number in (sizes or {}).items():
+        options.add_free_dimension_override_by_name(name, number)
     if device.kind == "cuda" and device.whole:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=device.providers(), enable_fallback=0
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=device.providers(recorded=bool(sizes)),
+            enable_fallback=0,
         )
     except Exception as error:
         if isinstance(model, Path) and not model.is_file():
             raise ProgramError(f"there is no {what} graph at {model}") from None
         if device.whole and "fallback to CPU" in str(error):
             raise DeviceError(f"some nodes of the {what} graph have no CUDA kernel and would run on the CPU") from error
+        if device.cuda_graph and ("cuda graph" in str(error).lower() or "graph capture" in str(error).lower()):
+            raise DeviceError(f"the {what} graph cannot be one CUDA graph: {_clean(error)}") from error
         raise ProgramError(f"onnxruntime refuses the {what} graph: {_clean(error)}") from error
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise DeviceError(NO_CUDA.format(reason="onnxruntime could not load it (install onnxruntime-gpu[cuda,cudnn])"))

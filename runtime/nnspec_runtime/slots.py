@@ -20,13 +20,15 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 class Slot:
-    """Hold the batch inputs of one IO binding.
+    """Hold the batch inputs of IO bindings that run in turn on one set of buffers.
 
-    On the CPU the graph reads the very memory that `arrays` shows. On another device `send` copies it there.
+    On the CPU the graph reads the very memory that `arrays` shows. On another device `send` copies it there. Where
+    steps are recorded, values that come back to earlier shapes come back to their addresses.
     """
 
-    def __init__(self, binding: ort.IOBinding, inputs: Sequence[Input], device: Device) -> None:
-        self._binding = binding
+    def __init__(self, bindings: Sequence[ort.IOBinding], inputs: Sequence[Input], device: Device) -> None:
+        self._bindings = tuple(bindings)
+        self._kept: dict[Shapes, tuple[list[Array], list[ort.OrtValue]]] = {}
         self._inputs = tuple(inputs)
         self._device = device
         self._memory: list[Array] = [np.empty(0, one.numpy) for one in self._inputs]
@@ -39,21 +41,32 @@ class Slot:
         if shapes == self.shapes:
             self.shapes = shapes
             return
+        if shapes in self._kept:
+            self._bind(shapes, *self._kept[shapes])
+            return
         import onnxruntime as ort
 
-        arrays, values = [], []
+        arrays: list[Array] = []
+        values: list[ort.OrtValue] = []
         for at, (one, shape) in enumerate(zip(self._inputs, shapes, strict=True)):
             size = math.prod(shape)
-            if self._memory[at].size < size:
+            if self._memory[at].size < size or self._device.cuda_graph:
                 self._memory[at] = np.empty(size, one.numpy)
             array = self._memory[at][:size].reshape(shape)
             if self._device.kind == "cpu":
                 value = ort.OrtValue.ortvalue_from_numpy(array)
             else:
                 value = empty_value(shape, one.numpy, self._device)
-            self._binding.bind_ortvalue_input(one.name, value)
             arrays.append(array)
             values.append(value)
+        if self._device.cuda_graph and not self._kept:
+            self._kept[shapes] = (arrays, values)
+        self._bind(shapes, arrays, values)
+
+    def _bind(self, shapes: Shapes, arrays: list[Array], values: list[ort.OrtValue]) -> None:
+        for one, value in zip(self._inputs, values, strict=True):
+            for binding in self._bindings:
+                binding.bind_ortvalue_input(one.name, value)
         self.arrays, self._values, self.shapes = arrays, values, shapes
 
     def send(self) -> None:

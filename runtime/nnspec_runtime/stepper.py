@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nnspec_runtime.errors import DataError, DeviceError, ProgramError, listing, shape_text
 from nnspec_runtime.metrics import Averages
 from nnspec_runtime.program import Input, Program, State
+from nnspec_runtime.recording import Recording
 from nnspec_runtime.session import Device, empty_value, numpy_dtype, open_session, ort_value, overwrite, run_failure
 from nnspec_runtime.slots import Slot
 
@@ -59,8 +60,17 @@ class TrainingSession:
         self.outputs = averages.outputs
         self._states = manifest.state
         self._declared = declared
-        self._bindings: tuple[ort.IOBinding, ort.IOBinding] = (self._session.io_binding(), self._session.io_binding())
-        self.slots = tuple(Slot(binding, self.inputs, self.device) for binding in self._bindings)
+        self._sessions = [self._session]
+        self._recording: Recording | None = None
+        if self.device.cuda_graph:
+            # A recording needs fixed sizes; batches of other sizes, such as the last of an epoch, run as they are.
+            sizes = {"batch": manifest.settings.batch}
+            self._sessions.append(open_session(program.graph("step"), self.device, "step", sizes))
+            self._recording = Recording()
+        self._bindings: tuple[list[ort.IOBinding], ...] = tuple(
+            [session.io_binding() for session in self._sessions] for _ in range(2)
+        )
+        self.slots = tuple(Slot(bindings, self.inputs, self.device) for bindings in self._bindings)
         self.turn = 0
         self._buffers: dict[str, tuple[ort.OrtValue, ort.OrtValue]] = {}
         initial = program.initial_state()
@@ -69,7 +79,7 @@ class TrainingSession:
             self._bind_state(one, initial.pop(one.name))  # one by one, so that large weights are not held twice
         self._scalars: list[ort.OrtValue] = []
         self._readers: tuple[list[Callable[[], float]], ...] = tuple(
-            [self._bind_scalar(binding, results[name]) for name in self.outputs] for binding in self._bindings
+            [self._bind_scalar(bindings, results[name]) for name in self.outputs] for bindings in self._bindings
         )
         self._run = self._session.run_with_iobinding
 
@@ -77,11 +87,22 @@ class TrainingSession:
         """Do one step on the batch in `slots[turn]`, pass the turn, and return the values of `outputs`."""
         turn = self.turn
         try:
-            self._run(self._bindings[turn])
+            if self._recording is not None and self._whole(turn):
+                self._sessions[1].run_with_iobinding(self._bindings[turn][1], self._recording.options(turn))
+            else:
+                self._run(self._bindings[turn][0])
         except Exception as error:
             raise run_failure(error, "a training step") from error
         self.turn = 1 - turn
         return [read() for read in self._readers[turn]]
+
+    def _whole(self, turn: int) -> bool:
+        """Return whether the batch at hand is one of those that are recorded."""
+        shapes = self.slots[turn].shapes
+        rows = self.program.manifest.settings.batch
+        if self._recording is None or not shapes or any(shape[0] != rows for shape in shapes):
+            return False
+        return self._recording.covers(shapes)
 
     def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
         """Do one step on a batch given as arrays by name; return loss and metrics of that batch, before the update."""
@@ -142,22 +163,30 @@ class TrainingSession:
             other = empty_value(array.shape, array.dtype, self.device)
             pair = (current, other) if self.turn == 0 else (other, current)
         self._buffers[one.name] = pair
-        for at, binding in enumerate(self._bindings):
-            if one.input in self._declared:
-                binding.bind_ortvalue_input(one.input, pair[at])
-            if one.output is not None:
-                binding.bind_ortvalue_output(one.output, pair[1 - at])
+        if self._recording is not None:
+            self._recording.forget()
+        for at, bindings in enumerate(self._bindings):
+            for binding in bindings:
+                if one.input in self._declared:
+                    binding.bind_ortvalue_input(one.input, pair[at])
+                if one.output is not None:
+                    binding.bind_ortvalue_output(one.output, pair[1 - at])
 
-    def _bind_scalar(self, binding: ort.IOBinding, result: ort.NodeArg) -> Callable[[], float]:
-        """Bind a scalar output to host memory and return what reads it as a float."""
+    def _bind_scalar(self, bindings: list[ort.IOBinding], result: ort.NodeArg) -> Callable[[], float]:
+        """Bind a scalar output and return what reads it as a float.
+
+        It lies in host memory, but on the device where steps are recorded: a replay writes where the recording did.
+        """
         import onnxruntime as ort
 
         shape = tuple(result.shape)
         if shape not in ((), (1,)):
             raise ProgramError(f"the output '{result.name}' should be a scalar, but has the shape {shape_text(shape)}")
         array = np.zeros(shape, numpy_dtype(result.type))
-        value = ort.OrtValue.ortvalue_from_numpy(array)
-        binding.bind_ortvalue_output(result.name, value)
+        on_device = self._recording is not None
+        value = ort_value(array, self.device) if on_device else ort.OrtValue.ortvalue_from_numpy(array)
+        for binding in bindings:
+            binding.bind_ortvalue_output(result.name, value)
         self._scalars.append(value)
-        read: Callable[[], float] = array.item
+        read: Callable[[], float] = (lambda: value.numpy().item()) if on_device else array.item
         return read

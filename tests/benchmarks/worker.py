@@ -30,10 +30,13 @@ class Nnspec:
         from nnspec.cli.runtime import training_program
         from nnspec.compile import compile_recipe
         from nnspec.source import Source
+        from nnspec.training.cuda_graph import examine
 
         self.case = case
-        self.program = training_program(compile_recipe(Source(f"{case.name}.nn", case.text)))
-        self.device = Device(DEVICE, threads=THREADS)
+        recipe = compile_recipe(Source(f"{case.name}.nn", case.text))
+        self.program = training_program(recipe)
+        recorded = DEVICE == "cuda" and examine(recipe).possible
+        self.device = Device(DEVICE, threads=THREADS, cuda_graph=recorded)
         self.session = TrainingSession(self.program, self.device)
         self.batch = dict(zip(("x", "label"), case.data(), strict=True))
 
