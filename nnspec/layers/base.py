@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -39,9 +39,9 @@ __all__ = [
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-Size = Union[Positive, Annotated[tuple[Positive, ...], Field(min_length=1)]]
+Size = Positive | Annotated[tuple[Positive, ...], Field(min_length=1)]
 """A number for all spatial axes, or one for each: `3`, `3x5`."""
-Padding = Union[Natural, Literal["same", "valid"], Annotated[tuple[Natural, ...], Field(min_length=1)]]
+Padding = Natural | Literal["same", "valid"] | Annotated[tuple[Natural, ...], Field(min_length=1)]
 """A number, a size, a list of begins and ends, `same` or `valid`."""
 
 

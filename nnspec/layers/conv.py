@@ -145,7 +145,7 @@ class Conv(Layer, keyword="conv"):
 class ConvTranspose(Layer, keyword="conv_transpose"):
     """Transposed convolution, the adjoint of `conv`: `conv_transpose(32, 4x4, stride = 2, pad = 1)`.
 
-    Out = (in - 1) stride + dilation (kernel - 1) + 1 - pads + output_pad. The weight is [in, filters / groups, *kernel].
+    Out = (in - 1) stride + dilation (kernel - 1) + 1 - pads + output_pad. The weight is [in, filters / groups, *k].
     """
 
     filters: Positive

@@ -21,7 +21,8 @@ def broadcast(layer: str, x: tuple[TensorType, ...]) -> tuple[Dim, ...]:
                 shapes = " and ".join(str(list(map(str, t.shape))).replace("'", "") for t in x)
                 raise ShapeError(
                     f"`{layer}` cannot combine the shapes {shapes}",
-                    help=f"axis {i - rank} is {size} on one side and {t.shape[at]} on the other; only equal sizes or 1 go together",
+                    help=f"axis {i - rank} is {size} on one side and {t.shape[at]} on the other; "
+                    "only equal sizes or 1 go together",
                 )
             size = t.shape[at]
         out.append(size)

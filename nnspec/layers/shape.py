@@ -111,7 +111,8 @@ class Concat(Layer, keyword="concat"):
                     raise ShapeError(
                         f"`concat` along axis {axis} cannot join {x[0]} and {t}",
                         input=(0, i),
-                        help=f"axis {a} is {left} in the first and {right} in input {i + 1}; only the joined one may differ",
+                        help=f"axis {a} is {left} in the first and {right} in input {i + 1}; "
+                        "all but the joined axis must agree",
                     )
         shape = list(x[0].shape)
         shape[axis] = total(t.shape[axis] for t in x)

@@ -33,7 +33,7 @@ def lay_out(pieces: Sequence[Piece], indent: int) -> list[str]:
     """Return the lines of a statement at an indentation.
 
     The author's line breaks stay before `->`, `+` and `-`, after commas in brackets, and inside brackets; comments
-    break lines where they stand; lines that are too long are broken, pipes first, then sums, then the outermost brackets.
+    break lines where they stand; a line that is too long is broken: pipes first, then sums, then brackets.
     """
     return _Layout(pieces, indent).lines()
 
