@@ -137,17 +137,26 @@ def choose(x: Term, dy: Term, w: Term, window: Window, group: int) -> str:
     return "taps" if by_taps < batched else "batched_gemm"
 
 
+_NARROW = 32
+"""ONNX Runtime divides a product among threads by rows and columns, not by depth: below this there is too little."""
+
+
 def by_taps(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     """A matrix product over batch and space for each place of the kernel, [M, N O] by [N O, C], on channels-last `x`.
 
     Channels-last makes each row of the image one run of memory, which is copied fast and needs no transposition in the
-    product; there is nothing to join but the results. Only without groups.
+    product; there is nothing to join but the results. Small results are made for each sample and summed, so that
+    threads share the work. Only without groups.
     """
     op = x.op
     filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
-    last = _padded(x, window).transpose([0, *range(2, x.rank), 1])
-    rows = _channels_first(dy).reshape([filters, -1])
-    products = [rows @ t.reshape([-1, depth]) for t in _taps(last, dy, window, first=1)]
+    taps = _taps(_padded(x, window).transpose([0, *range(2, x.rank), 1]), dy, window, first=1)
+    if filters <= _NARROW and depth <= _NARROW:
+        rows = op.Reshape(dy, [0, filters, -1])
+        products = [(rows @ op.Reshape(t, [0, -1, depth])).sum([0], keepdims=False) for t in taps]
+    else:
+        rows = _channels_first(dy).reshape([filters, -1])
+        products = [rows @ t.reshape([-1, depth]) for t in taps]
     if len(products) == 1:
         return products[0].reshape([filters, depth, *window.kernel])
     whole = op.Concat(*products, axis=1).reshape([filters, len(products), depth])
