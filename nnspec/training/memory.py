@@ -80,7 +80,8 @@ def training_memory(recipe: Recipe, sizes: Mapping[str, int] | None = None) -> T
 
 def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemory:
     """Predict the peak memory of a program's step where symbols have these sizes."""
-    model = fix_sizes(program.step, sizes)
+    # Nodes that ask for the shape of a tensor keep it: they must stay.
+    model = fix_sizes(program.step, sizes, folded=False)
     states = program.manifest["state"]
     of = {value.name: size_of(value) for value in model.graph.inputs}
     weights = sum(of.get(s["input"], 0) for s in states if s["kind"] in ("weight", "frozen", "buffer"))

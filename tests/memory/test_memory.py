@@ -20,6 +20,12 @@ NETWORKS = {
     "wide weights": ("[784]", "dense(1500) -> relu -> dense(1500) -> relu -> dense(10)", "adam(0.001)", 128),
     "wide activations": ("[256]", "(dense(512) -> tanh) * 8 -> dense(10)", "sgd(0.1)", 4096),
     "recurrent": ("[50, 64]", "lstm(256) -> last -> dense(10)", "sgd(0.1)", 64),
+    "normalised": (
+        "[3, 32, 32]",
+        "(conv(32, 3x3, pad = 1) -> batchnorm -> relu) * 4 -> global_avgpool -> dense(10)",
+        "sgd(0.1, momentum = 0.9)",
+        64,
+    ),
     "recomputed": ("[256]", "(recompute (dense(512) -> tanh) * 3) * 3 -> dense(10)", "sgd(0.1)", 4096),
 }
 
