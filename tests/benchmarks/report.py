@@ -12,7 +12,7 @@ def tables(found: Mapping[str, Any]) -> str:
     machine, cases = found["machine"], [c for c in found["cases"] if "ratio" in c]
     if not cases:
         return "Nothing was measured.\n"
-    peers = list(cases[0]["peers"])
+    peers = list(dict.fromkeys(p for c in cases for p in c["peers"]))
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if v)
     lines = [
         f"{machine['cpu']}, {machine['threads']} threads, Python {machine['python']}, {versions}. "
@@ -24,7 +24,7 @@ def tables(found: Mapping[str, Any]) -> str:
     ]
     for c in cases:
         cells = [_timed(c["nnspec_ms"], c["spread"]["nnspec"])]
-        cells += [_timed(c["peers"][p], c["spread"][p]) for p in peers]
+        cells += [_timed(c["peers"][p], c["spread"][p]) if p in c["peers"] else "fails" for p in peers]
         lines.append(f"| {c['case']} | {' | '.join(cells)} | {c['ratio']:.2f} |")
     mean = statistics.geometric_mean(c["ratio"] for c in cases)
     lines += [f"| geometric mean | |{' |' * len(peers)} **{mean:.2f}** |", ""]
@@ -42,9 +42,9 @@ def tables(found: Mapping[str, Any]) -> str:
             "|---|" + "--:|" * (len(batches) + 2 + len(peers)),
         ]
         for c in cases:
-            memory = min(c["peak_bytes"][p] for p in peers) / c["peak_bytes"]["nnspec"]
+            memory = min(c["peak_bytes"][p] for p in c["peers"]) / c["peak_bytes"]["nnspec"]
             cells = [f"{c[f'infer_{b}']['ratio']:.2f}" for b in batches] + [f"{memory:.2f}"]
-            cells += [f"{c['first_step_s'][f]:.1f}" for f in ("nnspec", *peers)]
+            cells += [f"{c['first_step_s'][f]:.1f}" if f in c["first_step_s"] else "fails" for f in ("nnspec", *peers)]
             lines.append(f"| {c['case']} | {' | '.join(cells)} |")
         lines.append("")
     if found.get("summary"):
