@@ -47,6 +47,9 @@ class Field:
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
     """Return a model's arguments in the order in which a call gives them."""
     hidden = {"kind", "body"}
+    if not model.__pydantic_fields_complete__:
+        # A class that refers to itself does not know its fields' types before it is built.
+        model.model_rebuild()
     return tuple(
         Field(
             name,
@@ -220,7 +223,7 @@ def _plain(value: Any, annotation: Any) -> Any:
         if isinstance(value, list):
             return (
                 tuple(_plain(v, annotation) for v in value)
-                if any(isinstance(v, Initializer) for v in value)
+                if "list" in kinds or any(isinstance(v, Initializer) for v in value)
                 else values_of(value)
             )
         if is_number(value) and isinstance(value, int | float):
