@@ -95,22 +95,19 @@ class Applier:
                 return self.apply(template.body, inputs, span, self._hand_name(template))
             case FrozenTemplate():
                 with self.frozen():
-                    return self.apply(self._default(template.body, span), inputs, span, name)
+                    return self.apply(self._at(template.body, span), inputs, span, name)
             case RecomputedTemplate():
                 with self.recomputed():
-                    return self.apply(self._default(template.body, span), inputs, span, name)
+                    return self.apply(self._at(template.body, span), inputs, span, name)
             case SharedTemplate():
                 return self._shared(template, inputs, span)
-        default = self._default(template, span)
+        default = self._at(template, span)
         if default is template:
             raise self.report.fail(Code.WRONG_TYPE, f"{describe(template)} cannot be applied to a tensor", span)
         return self.apply(default, inputs, span, name)
 
-    def _default(self, template: Any, span: Span) -> Any:
-        """Return a bare layer's or block's name as a template with its defaults."""
-        return self._at(template, span)
-
     def _at(self, template: Any, span: Span) -> Any:
+        """Return a bare layer's or block's name as a template with its defaults; see `nnspec.elaborate.calls`."""
         raise NotImplementedError
 
     def apply_block(self, template: BlockTemplate, inputs: Sequence[Tensor], span: Span, name: str | None) -> Any:

@@ -46,16 +46,16 @@ CELL_OPTIONS = (
 class Caller(Core):
     """Evaluates calls, pipes and what stands in them."""
 
-    def _as(self, e: tree.As) -> Any:
-        value = self.evaluate(e.value)
+    def marked(self, e: tree.Expr, message: str, help: str) -> Any:
+        """Return the layer that a mark such as `as` or `freeze` stands at."""
+        value = self.evaluate(e)
         if not is_template(value):
-            raise self.report.fail(
-                Code.MISPLACED,
-                f"`as` names a layer, and this is {describe(value)}",
-                e.value.span,
-                help="put it behind the layer: `x -> conv(64, 3x3) as stem`",
-            )
-        return Named(value, e.name.name, e.name.span)
+            raise self.report.fail(Code.MISPLACED, f"{message} {describe(value)}", e.span, help=help)
+        return value
+
+    def _as(self, e: tree.As) -> Any:
+        help = "put it behind the layer: `x -> conv(64, 3x3) as stem`"
+        return Named(self.marked(e.value, "`as` names a layer, and this is", help), e.name.name, e.name.span)
 
     def _pipe(self, e: tree.Pipe) -> Any:
         stages: list[tree.Expr] = []

@@ -107,25 +107,11 @@ class Evaluator(Operators):
             case tree.As():
                 return self._as(e)
             case tree.Freeze():
-                value = self.evaluate(e.value)
-                if not is_template(value):
-                    raise self.report.fail(
-                        Code.MISPLACED,
-                        f"`freeze` needs a layer, and gets {describe(value)}",
-                        e.value.span,
-                        help="put it in front of the layer: `x -> freeze conv(64, 3x3)`",
-                    )
-                return FrozenTemplate(value)
+                help = "put it in front of the layer: `x -> freeze conv(64, 3x3)`"
+                return FrozenTemplate(self.marked(e.value, "`freeze` needs a layer, and gets", help))
             case tree.Recompute():
-                value = self.evaluate(e.value)
-                if not is_template(value):
-                    raise self.report.fail(
-                        Code.MISPLACED,
-                        f"`recompute` needs a layer, and gets {describe(value)}",
-                        e.value.span,
-                        help="put it in front of the layers: `x -> recompute bottleneck(64)`",
-                    )
-                return RecomputedTemplate(value)
+                help = "put it in front of the layers: `x -> recompute bottleneck(64)`"
+                return RecomputedTemplate(self.marked(e.value, "`recompute` needs a layer, and gets", help))
         raise TypeError(type(e).__name__)
 
     def lookup(self, e: tree.Name) -> Any:
