@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from nnspec.autodiff import algebra
 from nnspec.autodiff.errors import GradientError
-from nnspec.ops import Dims, Ops, dims_of
+from nnspec.ops import Dims, Ops, Target, dims_of
 
 Number = int | float
 
@@ -23,6 +23,11 @@ class Emit:
 
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
+
+    @property
+    def target(self) -> Target:
+        """What the graph is made for."""
+        return self.ops.target
 
     def __getattr__(self, op_type: str) -> Callable[..., Term]:
         if not op_type[0].isupper():

@@ -27,14 +27,19 @@ def sentences() -> Iterator[None]:
         raise NnspecError("\n".join(error.problems)) from error
 
 
-def training_program(recipe: Recipe) -> runtime.Program:
-    """Return the program of a train block, in memory."""
+def training_program(recipe: Recipe, device: runtime.Device | None = None) -> runtime.Program:
+    """Return the program of a train block, in memory; its step is made for the device, where one is given."""
     from nnspec_runtime import Program
+    from nnspec_runtime.layout import channel_block
     from nnspec_runtime.program import parse_manifest
 
+    from nnspec.ops import CUDA, PORTABLE, Target
     from nnspec.training import build
 
-    built = build(recipe)
+    target = PORTABLE
+    if device is not None:
+        target = CUDA if device.kind == "cuda" else Target(block=channel_block())
+    built = build(recipe, target)
     return Program(
         parse_manifest(built.manifest),
         step=serialize(built.step),

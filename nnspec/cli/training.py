@@ -80,7 +80,7 @@ def train_command(
         from nnspec_runtime.progress import reporter
 
         where = Device.choose(device, tf32=tf32, cuda_graph=cuda_graph)  # type: ignore[arg-type]
-        program = training_program(recipe)
+        program = training_program(recipe, where)
         folder = out if out is not None else Path("runs") / recipe.name
         trainer = Trainer(
             program,

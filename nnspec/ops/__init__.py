@@ -6,5 +6,6 @@ once, so that the caller may ask for them. Everything that nnspec emits goes thr
 
 from nnspec.ops.builder import IR_VERSION, OPSET, Operand, Ops
 from nnspec.ops.infer import Dims, dims_of
+from nnspec.ops.target import CUDA, PORTABLE, Target
 
-__all__ = ["IR_VERSION", "OPSET", "Dims", "Operand", "Ops", "dims_of"]
+__all__ = ["CUDA", "IR_VERSION", "OPSET", "PORTABLE", "Dims", "Operand", "Ops", "Target", "dims_of"]

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from nnspec.ops.infer import Dims, Inferred, infer
 from nnspec.ops.shapedata import fold, remember
+from nnspec.ops.target import PORTABLE, Target
 
 OPSET = 21
 """The newest opset whose kernels ONNX Runtime has on both its CPU and its CUDA provider (CUDA loses MaxPool at 22)."""
@@ -55,9 +56,10 @@ class Ops:
     arithmetic on shapes (Shape, Gather, Concat, ...) is folded into constants where the dims are known.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int = OPSET) -> None:
+    def __init__(self, graph: ir.Graph, opset: int = OPSET, target: Target = PORTABLE) -> None:
         self.graph = graph
         self.opset = opset
+        self.target = target
         self._constants: dict[tuple[Any, tuple[int, ...], bytes], ir.Value] = {}
         self._shared: dict[tuple[Any, ...], Any] = {}
         self.sizes: dict[str, ir.Value] = {}
@@ -133,7 +135,7 @@ class Ops:
             self._bodies = self.graph.meta.setdefault("nnspec.bodies", [_highest_number(self.graph)])
         self._bodies[0] += 1
         prefix = f"{name}{self._bodies[0]}/"
-        sub = Ops(ir.Graph([], [], nodes=[], name=prefix[:-1], opset_imports={"": self.opset}), self.opset)
+        sub = Ops(ir.Graph([], [], nodes=[], name=prefix[:-1], opset_imports={"": self.opset}), self.opset, self.target)
         sub._prefix, sub._bodies = prefix, self._bodies
         for key, dtype, dims in inputs:
             sub.input(key, dtype, dims)

@@ -16,8 +16,9 @@ from nnspec import initializers
 from nnspec.autodiff import differentiate
 from nnspec.ir import Network, Weight
 from nnspec.lower import Lowered, finish_outputs, lower
-from nnspec.ops import IR_VERSION, OPSET, Ops
+from nnspec.ops import IR_VERSION, OPSET, PORTABLE, Ops, Target
 from nnspec.recipe import Recipe, Time
+from nnspec.training.blocked import use_blocks
 from nnspec.training.joined import join, part, small
 from nnspec.training.manifest import State, describe, figures, network_to_predict
 from nnspec.training.precision import PRECISIONS, halve, protect, single
@@ -31,12 +32,13 @@ _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "up
 """Counters of the state where the loss is scaled."""
 
 
-def build(recipe: Recipe) -> Program:
-    """Return the training program of a recipe.
+def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
+    """Return the training program of a recipe; its step is made for `target`, which other runtimes may not take.
 
     Raise GradientError where an operator on the way from the loss to a weight has no gradient rule.
     """
-    step, states = _step(recipe)
+    # The layout of blocks has kernels for float32 alone.
+    step, states = _step(recipe, target if recipe.precision == "float32" else PORTABLE)
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
     initial = {s.name: s.start for s in states if s.start is not None}
@@ -97,10 +99,10 @@ class _Builder:
         return value
 
 
-def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
+def _step(recipe: Recipe, target: Target) -> tuple[ir.Model, list[State]]:
     builder = _Builder(recipe)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=recipe.name)
-    ops = Ops(graph)
+    ops = Ops(graph, target=target)
     seed = builder.scalar("seed", "constant", recipe.seed)
     step = builder.scalar("step", "counter", 0)
     random = Random(ops, seed, step)
@@ -123,7 +125,7 @@ def _step(recipe: Recipe) -> tuple[ir.Model, list[State]]:
     for state in builder.states:
         if state.output is not None:
             outputs[state.output] = results[state.name]
-    used = _finish(lowered, outputs, builder.values.values())
+    used = _finish(lowered, outputs, builder.values.values(), target)
     builder.states = [s for s in builder.states if s.input in used or s.kind in ("weight", "frozen", "buffer")]
     return _model(lowered), builder.states
 
@@ -285,13 +287,18 @@ def _figure_values(recipe: Recipe) -> dict[str, str]:
     return values
 
 
-def _finish(lowered: Lowered, outputs: Mapping[str, ir.Value], state: Iterable[ir.Value]) -> set[str]:
+def _finish(
+    lowered: Lowered, outputs: Mapping[str, ir.Value], state: Iterable[ir.Value], target: Target = PORTABLE
+) -> set[str]:
     """Give the graph its outputs and those of its inputs that it uses; return the names of the inputs."""
     graph = lowered.graph
     for value in state:
         if value not in graph.inputs:
             graph.inputs.append(value)
     finish_outputs(lowered, outputs)
+    if target.block:
+        simplify(graph)
+        use_blocks(graph, target.block)
     simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]
     for value in unused:

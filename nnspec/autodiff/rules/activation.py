@@ -9,9 +9,22 @@ import onnx_ir as ir
 from nnspec.autodiff.registry import pointwise, vjp, zero
 from nnspec.autodiff.terms import NodeView, Term
 
+_MANY = 1024
+"""From so many elements per sample on a product with the mask is faster than Where, which costs a node less."""
+
+
+def relu(dy: Term, n: NodeView) -> Term:
+    """Slope 1 above zero, 0 at zero and below."""
+    kept = n.y > 0
+    # ONNX Runtime's Where goes over its operands three times on a CPU.
+    if n.op.target.cpu and math.prod(d for d in n.y.dims if isinstance(d, int)) >= _MANY:
+        return dy * kept.cast(dy.dtype)
+    return kept.where(dy, 0)
+
+
 pointwise("Tanh", lambda dy, n: dy * (1 - n.y * n.y))
 pointwise("Sigmoid", lambda dy, n: dy * (n.y * (1 - n.y)))
-pointwise("Relu", lambda dy, n: (n.y > 0).where(dy, 0))
+pointwise("Relu", relu)
 pointwise("ThresholdedRelu", lambda dy, n: (n.x[0] > n.attr("alpha", 1.0)).where(dy, 0))
 pointwise("Softplus", lambda dy, n: dy * n.op.Sigmoid(n.x[0]))
 pointwise("Softsign", lambda dy, n: dy / (1 + n.op.Abs(n.x[0])) ** 2)

@@ -18,6 +18,8 @@ _RUN = 6.0
 """Beginning a run."""
 _TRANSPOSE = 0.6
 """Moving an element so that neighbours part."""
+_GROUP, _SHIFT, _UNIT = 150.0, 0.4, 0.035
+"""Shifted copies by a convolution with unit vectors: beginning a channel, an element, a product with each vector."""
 
 
 def product(rows: int, columns: int, depth: int) -> float:
@@ -34,3 +36,8 @@ def copy(elements: int, run: int) -> float:
 def transpose(elements: int) -> float:
     """A transposition that parts neighbours."""
     return elements * _TRANSPOSE
+
+
+def shifts(channels: int, places: int, copies: int) -> float:
+    """Shifted copies of channels, made by a convolution with unit vectors."""
+    return channels * (_GROUP + places * copies * (_SHIFT + _UNIT * copies)) if copies > 1 else 0.0

@@ -1,0 +1,178 @@
+"""Convolutions in the layout of ONNX Runtime's own CPU kernels: channels in blocks that one vector register holds.
+
+Its optimizer uses this layout by itself, but only where weights are constants, which those of a training step are not.
+The kernels are operators of the domain `com.microsoft.nchwc`; a tensor [N, C, H, W] lies in them as
+[N, C/b, H, W, b], a kernel [M, C, h, w] as [M/b, C/b, h, w, b of C, b of M], a depthwise one as [C/b, h, w, b]; odd
+channels at the end are zeros. Here the reordering is made part of the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nnspec.ops import Ops, dims_of
+
+DOMAIN = "com.microsoft.nchwc"
+_ALIGNED = 4
+"""Channels come in multiples of this into the layout."""
+_WASTE = 1.3
+"""How many times the channels may be, filled up to whole blocks, before the plain kernel is as fast."""
+
+
+def use_blocks(graph: ir.Graph, block: int) -> None:
+    """Let the convolutions of a graph that gain by it run in blocks of `block` channels; in place."""
+    found = [c for node in graph if (c := _convolution(node, block)) is not None]
+    if not found:
+        return
+    graph.opset_imports[DOMAIN] = 1
+    ops = Ops(graph)
+    layout = _Layout(ops, block)
+    for one in found:
+        _rewrite(ops, layout, one)
+    graph.sort()
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A Conv node that gains, with what is known of it; `depthwise` has one filter for each channel."""
+
+    node: ir.Node
+    filters: int
+    channels: int
+    kernel: tuple[int, ...] | None
+    depthwise: bool
+
+
+def _convolution(node: ir.Node, block: int) -> _Convolution | None:
+    if node.op_type != "Conv" or node.domain or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    x, w = node.inputs[0], node.inputs[1]
+    if x is None or w is None or w.const_value is not None or w.dtype != ir.DataType.FLOAT:
+        return None
+    into, shape = dims_of(x), dims_of(w)
+    if into is None or shape is None or len(shape) not in (3, 4):
+        return None
+    channels, filters, depth = into[1], shape[0], shape[1]
+    if not (isinstance(channels, int) and isinstance(filters, int) and isinstance(depth, int)):
+        return None
+    # The kernel of a weight gradient is as large as the batch; its size is known only when it runs.
+    kernel = shape[2:]
+    known = tuple(k for k in kernel if isinstance(k, int))
+    sizes = known if len(known) == len(kernel) else None
+    group = node.attributes.get_int("group", 1)
+    if group == channels == filters and depth == 1:
+        fits = channels % block == 0 and isinstance(kernel[-1], int)
+        return _Convolution(node, filters, channels, sizes, True) if fits else None
+    if group != 1 or sizes is None or math.prod(sizes) == 1:
+        return None  # for 1x1 the plain kernel is one product already
+    if channels % _ALIGNED or min(channels, filters) < block:
+        return None
+    wide = _whole(channels, block) * _whole(filters, block)
+    return _Convolution(node, filters, channels, sizes, False) if wide <= _WASTE * channels * filters else None
+
+
+def _whole(channels: int, block: int) -> int:
+    return -(-channels // block) * block
+
+
+def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
+    node = one.node
+    x, w = node.inputs[0], node.inputs[1]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    y = node.outputs[0]
+    assert x is not None
+    assert w is not None
+    after = y.consumers()
+    relu = next(iter(after)) if len(after) == 1 and not y.is_graph_output() else None
+    if relu is not None and (relu.op_type != "Relu" or relu.domain):
+        relu = None
+    out = y if relu is None else relu.outputs[0]
+    flat = len(dims_of(x) or ()) == 3
+    attributes = {
+        "group": one.channels if one.depthwise else 1,
+        "strides": _twice(node.attributes.get_ints("strides", None), flat, 1),
+        "dilations": _twice(node.attributes.get_ints("dilations", None), flat, 1),
+        "pads": _pads(node.attributes.get_ints("pads", None), flat),
+        "kernel_shape": None if one.kernel is None else [1, *one.kernel] if flat else list(one.kernel),
+        "activation": None if relu is None else "Relu",
+    }
+    if flat:
+        x, w = ops.Unsqueeze(x, [2]), ops.Unsqueeze(w, [2])
+    kernel = layout.depthwise_kernel(w, one.channels) if one.depthwise else layout.kernel(w, one.filters, one.channels)
+    if bias is not None and _whole(one.filters, layout.block) != one.filters:
+        bias = ops.Pad(bias, [0, _whole(one.filters, layout.block) - one.filters])
+    blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
+    blocks.dtype = ir.DataType.FLOAT
+    result = layout.out_of(blocks, one.filters)
+    if flat:
+        result = ops.Squeeze(result, [2])
+    result.type, result.shape = out.type, out.shape
+    name, out.name = out.name, None
+    result.name = name
+    ir.convenience.replace_all_uses_with(out, result, replace_graph_outputs=True)
+    if relu is not None:
+        ops.graph.remove(relu, safe=True)
+    ops.graph.remove(node, safe=True)
+
+
+def _twice(values: object, flat: bool, default: int) -> list[int] | None:
+    """Give a setting of one axis to a further axis in front."""
+    if values is None:
+        return None
+    found = [int(v) for v in values]  # type: ignore[attr-defined]
+    return [default, *found] if flat else found
+
+
+def _pads(values: object, flat: bool) -> list[int] | None:
+    if values is None:
+        return None
+    found = [int(v) for v in values]  # type: ignore[attr-defined]
+    return [0, found[0], 0, found[1]] if flat else found
+
+
+class _Layout:
+    """Bring tensors into the layout of blocks and out of it; what came out whole goes in again as it was."""
+
+    def __init__(self, ops: Ops, block: int) -> None:
+        self.block = block
+        self._ops = ops
+        self._same: dict[ir.Value, ir.Value] = {}
+        """Plain tensors whose blocks exist."""
+
+    def into(self, x: ir.Value) -> ir.Value:
+        """Return the blocks of a tensor [N, C, H, W]."""
+        if x not in self._same:
+            made: ir.Value = self._ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
+            made.type = x.type
+            self._same[x] = made
+        return self._same[x]
+
+    def out_of(self, blocks: ir.Value, channels: int) -> ir.Value:
+        """Return the tensor of `channels` channels that lies in blocks."""
+        plain = self._ops.emit("ReorderOutput", [blocks], {"channels": channels, "channels_last": 0}, domain=DOMAIN)
+        if channels % self.block == 0:
+            self._same[plain] = blocks
+        return plain  # type: ignore[no-any-return]
+
+    def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
+        """Return a kernel [M, C, h, w] in blocks of both."""
+        ops, b = self._ops, self.block
+        rows, columns = _whole(filters, b), _whole(channels, b)
+        if (rows, columns) != (filters, channels):
+            w = ops.Pad(w, [0, 0, 0, 0, rows - filters, columns - channels, 0, 0])
+        dims = dims_of(w)
+        assert dims is not None
+        parted = ops.Reshape(w, [rows // b, b, columns // b, b, int(dims[2]) * int(dims[3])])  # type: ignore[arg-type]
+        turned = ops.Transpose(parted, perm=[0, 2, 4, 3, 1])
+        return ops.Reshape(turned, [rows, columns, int(dims[2]), int(dims[3])])  # type: ignore[no-any-return, arg-type]
+
+    def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
+        """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""
+        ops = self._ops
+        rows, columns = (dims_of(w) or ())[2:]
+        sizes = [rows if isinstance(rows, int) else -1, columns]
+        image = self.into(ops.Reshape(w, [1, channels, *sizes]))
+        return ops.Reshape(image, [channels, 1, *sizes])  # type: ignore[no-any-return]

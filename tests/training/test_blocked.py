@@ -1,0 +1,135 @@
+"""A step made for the CPU at hand, convolutions in blocks of channels: the same numbers as the portable step."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from nnspec_runtime import Device, TrainingSession
+from nnspec_runtime.layout import channel_block
+
+from nnspec.cli.runtime import training_program
+from nnspec.compile import compile_recipe
+from nnspec.ops import Target
+from nnspec.source import Source
+from nnspec.training import build
+from nnspec.training.blocked import DOMAIN
+
+BLOCK = channel_block()
+pytestmark = pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
+
+TRAIN = """
+train Net {
+  target label: int
+  loss = cross_entropy(logits, label)
+  optimizer = sgd(lr = 0.1)
+  batch = 5
+}"""
+
+# Smooth activations where numbers are compared: at the edge of relu a last bit decides whether an element counts.
+NETWORKS = {
+    "dense": ("[16, 9, 9]", "conv(24, 3x3) -> tanh -> conv(16, 3x2, stride = 2, pad = 1) -> tanh"),
+    "odd channels": ("[20, 9, 8]", "conv(24, 3x3, bias = false) -> tanh -> conv(20, 3x3, pad = 1) -> tanh"),
+    "dilated": ("[16, 9, 9]", "conv(16, 3x3, dilation = 2) -> tanh -> conv(16, 2x2) -> tanh"),
+    "one axis": ("[16, 20]", "conv(24, 3, pad = 1) -> tanh -> conv(16, 5, stride = 2) -> tanh"),
+    "depthwise": (
+        "[16, 9, 8]",
+        "conv(16, 3x3, groups = 16, pad = 1) -> tanh -> conv(16, 3x3, groups = 16, stride = 2, pad = 1) -> tanh",
+    ),
+    "depthwise, one axis": ("[16, 20]", "conv(16, 3, groups = 16, stride = 2, pad = 1) -> tanh"),
+    "too few channels": ("[3, 8, 8]", "conv(4, 3x3) -> tanh -> conv(16, 3x3) -> tanh"),
+    "points": ("[16, 8, 8]", "conv(16, 1x1) -> tanh"),
+}
+
+
+def _recipe(shape: str, layers: str):
+    text = f"network Net {{ input x: {shape}\n  output logits = x -> {layers} -> flatten -> dense(3) }}{TRAIN}"
+    return compile_recipe(Source("net.nn", text))
+
+
+def _batch(recipe, rows: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = tuple(int(d) for d in recipe.network.inputs[0].type.shape[1:])
+    x = rng.standard_normal((rows, *shape)).astype(np.float32)
+    return {"x": x, "label": rng.integers(0, 3, rows)}
+
+
+def _blocked(model: ir.Model) -> list[ir.Node]:
+    return [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Conv"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_numbers(name: str) -> None:
+    recipe = _recipe(*NETWORKS[name])
+    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    for rows in (5, 5, 2):
+        batch = _batch(recipe, rows)
+        losses = [s.step(batch)["loss"] for s in sessions]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    plain, blocked = (s.state() for s in sessions)
+    assert plain.keys() == blocked.keys()
+    start = sessions[0].program.initial_state()
+    for key, value in plain.items():
+        moved = np.abs(value.astype(np.float64) - start[key]).max()
+        np.testing.assert_allclose(blocked[key], value, atol=2e-5 * max(moved, 1e-3), err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [
+        ("dense", 2, 0),  # the second one's input gradient has a stride
+        ("odd channels", 2, 1),
+        ("depthwise", 2, 2),  # the gradients of both weights
+        ("too few channels", 0, 0),
+        ("points", 0, 0),
+    ],
+)
+def test_what_is_blocked(name: str, forward: int, backward: int) -> None:
+    step = build(_recipe(*NETWORKS[name]), Target(block=8)).step
+    convolutions = _blocked(step)
+    named = [n for n in convolutions if n.name and n.name.startswith("conv")]
+    assert (len(named), len(convolutions) - len(named)) == (forward, backward)
+
+
+def test_relu_is_part_of_the_convolution_and_blocks_go_on() -> None:
+    recipe = _recipe("[16, 9, 9]", "conv(16, 3x3) -> relu -> conv(16, 3x3) -> relu")
+    step = build(recipe, Target(block=8)).step
+    assert [n.attributes.get_string("activation", "") for n in _blocked(step)][:2] == ["Relu", "Relu"]
+    second = _blocked(step)[1]
+    assert second.inputs[0].producer() is _blocked(step)[0]
+    rows = {"x": np.ones((5, 16, 9, 9), np.float32), "label": np.zeros(5, np.int64)}
+    losses = [
+        TrainingSession(training_program(recipe, d), Device(threads=1)).step(rows)["loss"] for d in (None, Device())
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_without_a_target_the_step_is_standard() -> None:
+    recipe = _recipe(*NETWORKS["dense"])
+    assert {n.domain for n in build(recipe).step.graph} == {""}
+    assert {n.domain for n in build(recipe, Target(block=0)).step.graph} == {""}
+
+
+def test_the_block_is_that_of_the_kernels() -> None:
+    """A convolution with a kernel in blocks of the probed size gives what the plain one gives."""
+    x = np.random.default_rng(0).standard_normal((1, 64, 5, 5)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    values = [
+        ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(a.shape))
+        for n, a in (("x", x), ("w", w))
+    ]
+    from nnspec.ops import IR_VERSION, OPSET, Ops
+    from nnspec.training.blocked import use_blocks
+
+    results = []
+    for block in (0, BLOCK):
+        inputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in values]
+        ops = Ops(ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="one"))
+        y = ops.Conv(*inputs)
+        y.name = "y"
+        ops.graph.outputs.append(y)
+        if block:
+            use_blocks(ops.graph, block)
+        model = ir.Model(ops.graph, ir_version=IR_VERSION)
+        session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+        results.append(session.run(["y"], {"x": x, "w": w})[0])
+    np.testing.assert_allclose(*results, atol=1e-3)
