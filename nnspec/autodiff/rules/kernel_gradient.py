@@ -316,5 +316,3 @@ def _taps(x: Term, dy: Term, window: Window, first: int = 2) -> list[Term]:
             ends = x.op.Add(spans, [s + 1 for s in starts])
         taps.append(x.op.Slice(x, starts, ends, axes, list(window.strides)))
     return taps
-
-

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from nnspec.autodiff.broadcast import Grad
 from nnspec.autodiff.driver import captured, influenced, sweep
 from nnspec.autodiff.registry import flow
+from nnspec.autodiff.rules.hoist import hoist
 from nnspec.autodiff.rules.stacked import SUMMABLE, Product, product
 from nnspec.autodiff.rules.steps import Steps
 from nnspec.autodiff.terms import Emit, NodeView, Term
@@ -156,6 +157,9 @@ class _Backward:
         """Append the backward Scan; return its final states and its stacked outputs."""
         results = [c.after for c in carried] + [value for value, _, _ in self.emits]
         self.inner.prune(0, keep=results)
+        if RECOMPUTE not in self.n.node.metadata_props and self.steps.one_way:
+            self.replaced |= hoist(self.inner, self.outer, self.steps, self._read, results)
+            results = [self.replaced.get(v, v) for v in results]
         self._import(results)
         results = [self.replaced.get(v, v) for v in results]
         made: list[ir.Value] = []

@@ -45,6 +45,12 @@ class Steps:
         rank = len(dims_of(self.body.inputs[j]) or ()) + 1
         return self._at("scan_input_axes", j - self.states) % rank, self._at("scan_input_directions", j - self.states)
 
+    @property
+    def one_way(self) -> bool:
+        """Return whether all that the loop reads and writes runs in one direction."""
+        read = {direction for _, _, _, direction in self.scanned()}
+        return len(read | {self.written(k)[1] for k in range(self.states, len(self.node.outputs))}) == 1
+
     def written(self, k: int) -> tuple[int, int]:
         """Return along which axis and in which direction output `k` is stacked."""
         rank = len(dims_of(self.node.outputs[k]) or ()) or len(dims_of(self.body.outputs[k]) or ()) + 1
@@ -111,16 +117,18 @@ class Steps:
             self.body.append(copy)
         self.body.outputs.append(out)
         count = len(self.node.outputs)
-        for name in ("scan_output_axes", "scan_output_directions"):
+        direction = self._read(self.states)[1]
+        for name, value_of in (("scan_output_axes", 0), ("scan_output_directions", direction)):
             given = self.node.attributes.get(name)
-            if given is not None:
-                self.node.attributes[name] = ir.AttrInt64s(name, [*given.as_ints(), 0])
+            if given is not None or value_of:
+                before = [0] * (count - self.states) if given is None else given.as_ints()
+                self.node.attributes[name] = ir.AttrInt64s(name, [*before, value_of])
         self.node.resize_outputs(count + 1)
         stacked = self.node.outputs[count]
         stacked.name, stacked.type = f"{value.name}/steps", value.type
         dims = dims_of(value)
         stacked.shape = None if dims is None else ir.Shape([self._length(), *dims])
-        return Stack(Term(stacked, op), 0, 0)
+        return Stack(Term(stacked, op), 0, direction)
 
     def _length(self) -> int | str | None:
         for j, _, axis, _ in self.scanned():
