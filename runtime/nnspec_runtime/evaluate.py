@@ -47,8 +47,11 @@ class GraphRunner:
         self._states = [one for one in manifest.state if one.input in declared]
         self._carried = [one for one in self._states if one.kind == "carry"]
         self.bindings = (self.session.io_binding(), self.session.io_binding())
-        self._slots = [Slot([binding], self.inputs, device) for binding in self.bindings]
+        self._slots = [self._slot(binding) for binding in self.bindings]
         self._keep: list[ort.OrtValue] = []
+
+    def _slot(self, binding: ort.IOBinding) -> Slot:
+        return Slot(lambda shapes: binding, self.inputs, self.device)
 
     def bind_state(self, values: Mapping[str, ort.OrtValue]) -> None:
         """Bind states that are on the device already; carried states start from the initial state."""

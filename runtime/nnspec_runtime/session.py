@@ -104,12 +104,20 @@ def _preload_cuda() -> None:
 
 
 def open_session(
-    model: bytes | Path, device: Device, what: str = "graph", sizes: Mapping[str, int] | None = None
+    model: bytes | Path,
+    device: Device,
+    what: str = "graph",
+    sizes: Mapping[str, int] | None = None,
+    *,
+    recorded: bool = False,
+    shared: bool = False,
 ) -> ort.InferenceSession:
-    """Create the session of one graph; with `sizes`, symbolic dims are numbers and the session can be recorded.
+    """Create the session of one graph.
 
-    Raises ProgramError when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is
-    no silent run on the CPU in its stead.
+    With `sizes`, symbolic dims are numbers: onnxruntime folds what is computed from them. A `recorded` session runs as
+    CUDA graphs. On the CPU, `shared` sessions allocate in the arena that `new_arena` made last. Raises ProgramError
+    when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is no silent run on the CPU in
+    its stead.
     """
     import onnxruntime as ort
 
@@ -122,13 +130,15 @@ def open_session(
     options.intra_op_num_threads = device.threads
     for name, number in (sizes or {}).items():
         options.add_free_dimension_override_by_name(name, number)
+    if shared and device.kind == "cpu":
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if device.kind == "cuda" and device.whole:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
-            providers=device.providers(recorded=bool(sizes)),
+            providers=device.providers(recorded),
             enable_fallback=0,
         )
     except Exception as error:
@@ -142,6 +152,17 @@ def open_session(
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise DeviceError(NO_CUDA.format(reason="onnxruntime could not load it (install onnxruntime-gpu[cuda,cudnn])"))
     return session
+
+
+def new_arena() -> None:
+    """Let the `shared` sessions that are opened from now on allocate in a new arena on the CPU.
+
+    onnxruntime knows one arena for the whole process to be shared: the one before goes when its last session does.
+    """
+    import onnxruntime as ort
+
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, None)
 
 
 def run_failure(error: Exception, doing: str) -> RunError:

@@ -1,9 +1,9 @@
-"""Buffers that a batch is written into, bound to a graph's inputs once and again only when its shape changes."""
+"""Buffers that a batch is written into, bound to a graph's inputs once and again only when its shapes change."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,18 +20,19 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 class Slot:
-    """Hold the batch inputs of IO bindings that run in turn on one set of buffers.
+    """Hold the batch that a binding reads, where one of several bindings may read it.
 
-    On the CPU the graph reads the very memory that `arrays` shows. On another device `send` copies it there. Where
-    steps are recorded, values that come back to earlier shapes come back to their addresses.
+    `binding_for` says which binding runs batches of given shapes; it is asked only when the shapes change. What a
+    binding has read stays bound to it, at the same addresses, until it gets a batch of other shapes. On the CPU
+    the graph reads the very memory that `arrays` shows. On another device `send` copies it there.
     """
 
-    def __init__(self, bindings: Sequence[ort.IOBinding], inputs: Sequence[Input], device: Device) -> None:
-        self._bindings = tuple(bindings)
-        self._kept: dict[Shapes, tuple[list[Array], list[ort.OrtValue]]] = {}
+    def __init__(self, binding_for: Callable[[Shapes], ort.IOBinding], inputs: Sequence[Input], device: Device) -> None:
+        self._binding_for = binding_for
         self._inputs = tuple(inputs)
         self._device = device
         self._memory: list[Array] = [np.empty(0, one.numpy) for one in self._inputs]
+        self._bound: dict[ort.IOBinding, tuple[Shapes, list[Array], list[ort.OrtValue]]] = {}
         self._values: list[ort.OrtValue] = []
         self.arrays: list[Array] = []
         self.shapes: Shapes | None = None
@@ -39,18 +40,25 @@ class Slot:
     def reshape(self, shapes: Shapes) -> None:
         """Make `arrays` ready for a batch of these shapes; their content is then undefined."""
         if shapes == self.shapes:
-            self.shapes = shapes
             return
-        if shapes in self._kept:
-            self._bind(shapes, *self._kept[shapes])
-            return
+        binding = self._binding_for(shapes)
+        bound = self._bound.get(binding)
+        if bound is None or bound[0] != shapes:
+            bound = (shapes, *self._allocate(shapes))
+            for one, value in zip(self._inputs, bound[2], strict=True):
+                binding.bind_ortvalue_input(one.name, value)
+            self._bound[binding] = bound
+        self.shapes, self.arrays, self._values = bound
+
+    def _allocate(self, shapes: Shapes) -> tuple[list[Array], list[ort.OrtValue]]:
+        """Return arrays of these shapes on the host, and the values that the graph reads."""
         import onnxruntime as ort
 
         arrays: list[Array] = []
         values: list[ort.OrtValue] = []
         for at, (one, shape) in enumerate(zip(self._inputs, shapes, strict=True)):
             size = math.prod(shape)
-            if self._memory[at].size < size or self._device.cuda_graph:
+            if self._memory[at].size < size:
                 self._memory[at] = np.empty(size, one.numpy)
             array = self._memory[at][:size].reshape(shape)
             if self._device.kind == "cpu":
@@ -59,15 +67,7 @@ class Slot:
                 value = empty_value(shape, one.numpy, self._device)
             arrays.append(array)
             values.append(value)
-        if self._device.cuda_graph and not self._kept:
-            self._kept[shapes] = (arrays, values)
-        self._bind(shapes, arrays, values)
-
-    def _bind(self, shapes: Shapes, arrays: list[Array], values: list[ort.OrtValue]) -> None:
-        for one, value in zip(self._inputs, values, strict=True):
-            for binding in self._bindings:
-                binding.bind_ortvalue_input(one.name, value)
-        self.arrays, self._values, self.shapes = arrays, values, shapes
+        return arrays, values
 
     def send(self) -> None:
         """Bring what was written into `arrays` to the device."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnspec_runtime.bound import StepSessions
 from nnspec_runtime.errors import DataError, DeviceError, ProgramError, listing, shape_text
 from nnspec_runtime.metrics import Averages
 from nnspec_runtime.program import Input, Program, State
-from nnspec_runtime.recording import Recording
-from nnspec_runtime.session import Device, empty_value, numpy_dtype, open_session, ort_value, overwrite, run_failure
+from nnspec_runtime.session import Device, empty_value, numpy_dtype, ort_value, overwrite, run_failure
 from nnspec_runtime.slots import Slot
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    from nnspec_runtime.bound import Pair
 
 Array = NDArray[Any]
 
@@ -32,7 +35,10 @@ class TrainingSession:
     Every state that the step changes has two buffers. One IO binding reads the first set and writes the second, the
     other reads the second and writes the first; both are bound once, and steps alternate between them. An input and an
     output in one buffer would save memory, but onnxruntime does not check that, and may corrupt it silently.
-    Raises ProgramError when graph and manifest disagree.
+
+    Batches of the size in the settings run in a session made for that size, where all that hangs on it is computed
+    beforehand. For batches of other sizes, such as the last of an epoch, a session that takes any size is opened when
+    the first one comes; it reads and writes the same buffers. Raises ProgramError when graph and manifest disagree.
     """
 
     def __init__(self, program: Program, device: Device | None = None) -> None:
@@ -43,9 +49,8 @@ class TrainingSession:
             raise ProgramError(f"the program of network '{manifest.network}' names no loss, so it cannot be trained")
         if manifest.settings.precision == "bfloat16" and self.device.kind == "cpu":
             raise DeviceError(NO_BFLOAT16)
-        self._session = open_session(program.graph("step"), self.device, "step")
-        declared = {one.name for one in self._session.get_inputs()}
-        results = {one.name: one for one in self._session.get_outputs()}
+        self._sessions = StepSessions(program.graph("step"), self.device, manifest.inputs, manifest.settings.batch)
+        declared, results = self._sessions.main.inputs, self._sessions.main.outputs
         known = {one.name for one in manifest.inputs} | {one.input for one in manifest.state}
         averages = Averages(manifest.figures)
         written = [one.output for one in manifest.state if one.output is not None]
@@ -59,50 +64,29 @@ class TrainingSession:
         self.inputs: tuple[Input, ...] = tuple(one for one in manifest.inputs if one.name in declared)
         self.outputs = averages.outputs
         self._states = manifest.state
-        self._declared = declared
-        self._sessions = [self._session]
-        self._recording: Recording | None = None
-        if self.device.cuda_graph:
-            # A recording needs fixed sizes; batches of other sizes, such as the last of an epoch, run as they are.
-            sizes = {"batch": manifest.settings.batch}
-            self._sessions.append(open_session(program.graph("step"), self.device, "step", sizes))
-            self._recording = Recording()
-        self._bindings: tuple[list[ort.IOBinding], ...] = tuple(
-            [session.io_binding() for session in self._sessions] for _ in range(2)
+        self.slots = tuple(
+            Slot(partial(self._sessions.binding_for, turn), self.inputs, self.device) for turn in range(2)
         )
-        self.slots = tuple(Slot(bindings, self.inputs, self.device) for bindings in self._bindings)
+        self._chosen = self._sessions.chosen
         self.turn = 0
-        self._buffers: dict[str, tuple[ort.OrtValue, ort.OrtValue]] = {}
+        self._buffers: dict[str, Pair] = {}
         initial = program.initial_state()
         self._initial_carry = {one.name: initial[one.name] for one in manifest.state if one.kind == "carry"}
         for one in manifest.state:
             self._bind_state(one, initial.pop(one.name))  # one by one, so that large weights are not held twice
-        self._scalars: list[ort.OrtValue] = []
-        self._readers: tuple[list[Callable[[], float]], ...] = tuple(
-            [self._bind_scalar(bindings, results[name]) for name in self.outputs] for bindings in self._bindings
-        )
-        self._run = self._session.run_with_iobinding
+        self._readers: tuple[list[Callable[[], float]], ...] = ([], [])
+        for name in self.outputs:
+            self._bind_scalar(results[name])
 
     def advance(self) -> list[float]:
         """Do one step on the batch in `slots[turn]`, pass the turn, and return the values of `outputs`."""
         turn = self.turn
         try:
-            if self._recording is not None and self._whole(turn):
-                self._sessions[1].run_with_iobinding(self._bindings[turn][1], self._recording.options(turn))
-            else:
-                self._run(self._bindings[turn][0])
+            self._chosen[turn].run(turn)
         except Exception as error:
             raise run_failure(error, "a training step") from error
         self.turn = 1 - turn
         return [read() for read in self._readers[turn]]
-
-    def _whole(self, turn: int) -> bool:
-        """Return whether the batch at hand is one of those that are recorded."""
-        shapes = self.slots[turn].shapes
-        rows = self.program.manifest.settings.batch
-        if self._recording is None or not shapes or any(shape[0] != rows for shape in shapes):
-            return False
-        return self._recording.covers(shapes)
 
     def step(self, batch: Mapping[str, Array]) -> dict[str, float]:
         """Do one step on a batch given as arrays by name; return loss and metrics of that batch, before the update."""
@@ -163,30 +147,25 @@ class TrainingSession:
             other = empty_value(array.shape, array.dtype, self.device)
             pair = (current, other) if self.turn == 0 else (other, current)
         self._buffers[one.name] = pair
-        if self._recording is not None:
-            self._recording.forget()
-        for at, bindings in enumerate(self._bindings):
-            for binding in bindings:
-                if one.input in self._declared:
-                    binding.bind_ortvalue_input(one.input, pair[at])
-                if one.output is not None:
-                    binding.bind_ortvalue_output(one.output, pair[1 - at])
+        self._sessions.bind_state(one, pair)
 
-    def _bind_scalar(self, bindings: list[ort.IOBinding], result: ort.NodeArg) -> Callable[[], float]:
-        """Bind a scalar output and return what reads it as a float.
+    def _bind_scalar(self, result: ort.NodeArg) -> None:
+        """Give a scalar output a buffer for each turn, bind them, and keep what reads each as a float.
 
-        It lies in host memory, but on the device where steps are recorded: a replay writes where the recording did.
+        They lie in host memory, but on the device where steps are recorded: a replay writes where the recording did.
         """
         import onnxruntime as ort
 
         shape = tuple(result.shape)
         if shape not in ((), (1,)):
             raise ProgramError(f"the output '{result.name}' should be a scalar, but has the shape {shape_text(shape)}")
-        array = np.zeros(shape, numpy_dtype(result.type))
-        on_device = self._recording is not None
-        value = ort_value(array, self.device) if on_device else ort.OrtValue.ortvalue_from_numpy(array)
-        for binding in bindings:
-            binding.bind_ortvalue_output(result.name, value)
-        self._scalars.append(value)
-        read: Callable[[], float] = (lambda: value.numpy().item()) if on_device else array.item
-        return read
+        arrays = [np.zeros(shape, numpy_dtype(result.type)) for _ in range(2)]
+        if self.device.cuda_graph:
+            values = [ort_value(array, self.device) for array in arrays]
+            reads = [lambda value=value: value.numpy().item() for value in values]
+        else:
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+            reads = [array.item for array in arrays]
+        for readers, read in zip(self._readers, reads, strict=True):
+            readers.append(read)
+        self._sessions.bind_output(result.name, (values[0], values[1]))

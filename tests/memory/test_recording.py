@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nnspec_runtime import Device, TrainingSession, stepper
+from nnspec_runtime import Device, TrainingSession, bound
 from nnspec_runtime.recording import NORMAL, Recording
 
 from nnspec.cli.runtime import training_program
@@ -25,8 +25,8 @@ def batch(rows: int, seed: int) -> dict[str, np.ndarray]:
 class Spy:
     """A session on the CPU that notes with which graph ids it ran, and at which addresses its inputs were."""
 
-    def __init__(self, session: Any, sizes: Mapping[str, int] | None) -> None:
-        self._session, self.sizes = session, sizes
+    def __init__(self, session: Any, device: Device, sizes: Mapping[str, int] | None, recorded: bool) -> None:
+        self._session, self.device, self.sizes, self.recorded = session, device, sizes, recorded
         self.ids: list[str | None] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -40,13 +40,13 @@ class Spy:
 @pytest.fixture
 def spies(monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
     made: list[Spy] = []
-    real = stepper.open_session
+    real = bound.open_session
 
-    def opened(model: Any, device: Any, what: str, sizes: Mapping[str, int] | None = None) -> Any:
-        made.append(Spy(real(model, device, what, sizes), sizes))
+    def opened(model: Any, device: Any, what: str, sizes: Mapping[str, int] | None = None, **how: Any) -> Any:
+        made.append(Spy(real(model, device, what, sizes, **how), device, sizes, how.get("recorded", False)))
         return made[-1]
 
-    monkeypatch.setattr(stepper, "open_session", opened)
+    monkeypatch.setattr(bound, "open_session", opened)
     return made
 
 
@@ -68,13 +68,14 @@ def test_whole_batches_are_recorded_and_the_odd_last_one_runs_as_it_is(spies: li
     program = training_program(recipe_of(TEXT))
     plain = TrainingSession(program, Device())
     recorded = TrainingSession(program, Device(cuda_graph=True))
-    _, normal, fixed = spies
-    assert normal.sizes is None
-    assert fixed.sizes == {"batch": 8}
     rows = [8, 8, 8, 8, 8, 8, 5, 8, 8]
     for i, count in enumerate(rows):
         data = batch(count, i)
         assert recorded.step(data) == pytest.approx(plain.step(data), rel=1e-6)
+    fixed, normal = (spy for spy in spies if spy.device.cuda_graph)
+    assert (fixed.sizes, fixed.recorded) == ({"batch": 8}, True)
+    assert (normal.sizes, normal.recorded) == (None, False)
+    assert not any(spy.recorded for spy in spies if not spy.device.cuda_graph), "a fixed size alone records nothing"
     assert fixed.ids == ["-1", "-1", "-1", "-1", "1", "2", "2", "1"]
     assert normal.ids == [None]
     for name, value in plain.state().items():

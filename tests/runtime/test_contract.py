@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnxruntime as ort
 import pytest
-from nnspec_runtime import Device, Program, Trainer, load_data, session, slots, stepper
+from nnspec_runtime import Device, Program, Trainer, bound, load_data, session, slots, stepper
 from safetensors.numpy import load_file
 
 from tests.runtime import programs
@@ -58,7 +58,7 @@ def test_a_batch_reaches_a_device_that_cannot_see_host_memory(monkeypatch):
     for module in (slots, stepper):
         monkeypatch.setattr(module, "empty_value", lambda shape, dtype, device: empty(shape, dtype, host))
     monkeypatch.setattr(stepper, "ort_value", lambda array, device: copy(array, host))
-    monkeypatch.setattr(stepper, "open_session", lambda model, device, what: opened(model, host, what))
+    monkeypatch.setattr(bound, "open_session", lambda model, device, *rest, **how: opened(model, host, *rest, **how))
     send = slots.Slot.send
     monkeypatch.setattr(slots.Slot, "send", lambda slot: (sent.append(slot), send(slot)))
     result = Trainer(program, data, device=Device("cuda")).fit()
