@@ -27,6 +27,7 @@ from nnspec.training.random import Random
 from nnspec.training.recompute import recompute
 from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
+from nnspec.training.sums import sum_by_products
 
 _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
 """Counters of the state where the loss is scaled."""
@@ -296,10 +297,13 @@ def _finish(
         if value not in graph.inputs:
             graph.inputs.append(value)
     finish_outputs(lowered, outputs)
-    if target.block:
-        simplify(graph)
-        use_blocks(graph, target.block)
     simplify(graph)
+    if target.cpu:
+        sum_by_products(graph)
+    if target.block:
+        use_blocks(graph, target.block)
+    if target.cpu:
+        simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]
     for value in unused:
         graph.inputs.remove(value)

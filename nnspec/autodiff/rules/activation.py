@@ -9,17 +9,16 @@ import onnx_ir as ir
 from nnspec.autodiff.registry import pointwise, vjp, zero
 from nnspec.autodiff.terms import NodeView, Term
 
-_MANY = 1024
-"""From so many elements per sample on a product with the mask is faster than Where, which costs a node less."""
+_STEEP = 1e38
+"""The slope with which hard_sigmoid is 0 for 0 and 1 for every normal float32 above it."""
 
 
 def relu(dy: Term, n: NodeView) -> Term:
     """Slope 1 above zero, 0 at zero and below."""
-    kept = n.y > 0
-    # ONNX Runtime's Where goes over its operands three times on a CPU.
-    if n.op.target.cpu and math.prod(d for d in n.y.dims if isinstance(d, int)) >= _MANY:
-        return dy * kept.cast(dy.dtype)
-    return kept.where(dy, 0)
+    if n.op.target.cpu and dy.dtype == ir.DataType.FLOAT:
+        # One pass makes the mask, where a comparison and Where make five on ONNX Runtime's CPU kernels.
+        return dy * n.op.HardSigmoid(n.y, alpha=_STEEP, beta=0.0)
+    return (n.y > 0).where(dy, 0)
 
 
 pointwise("Tanh", lambda dy, n: dy * (1 - n.y * n.y))

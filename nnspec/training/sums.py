@@ -1,0 +1,66 @@
+"""Sums over leading axes as products with ones, which ONNX Runtime computes two to twenty times as fast on a CPU.
+
+Its ReduceSum over rows goes down column by column; the product of a vector with a matrix goes along the rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from nnspec.ops import Ops, dims_of
+
+_COLUMNS = 8
+"""With fewer columns there is nothing to gain."""
+
+
+def sum_by_products(graph: ir.Graph) -> None:
+    """Replace the float32 sums of a graph over its leading axes; in place."""
+    found = [(node, columns) for node in graph if (columns := _columns(node)) is not None]
+    if not found:
+        return
+    ops = Ops(graph)
+    ones: dict[object, ir.Value] = {}
+    for node, columns in found:
+        _replace(ops, node, columns, ones)
+    graph.sort()
+
+
+def _columns(node: ir.Node) -> list[int] | None:
+    """Return the dims that a sum over leading axes leaves; None for every other node."""
+    if node.op_type != "ReduceSum" or node.domain or len(node.inputs) < 2 or node.inputs[1] is None:
+        return None
+    x, axes = node.inputs[0], node.inputs[1].const_value
+    if x is None or axes is None or x.dtype != ir.DataType.FLOAT:
+        return None
+    dims = dims_of(x)
+    if dims is None:
+        return None
+    summed = sorted(int(a) % len(dims) for a in axes.numpy().reshape(-1))
+    rest = dims[len(summed) :]
+    left = [d for d in rest if isinstance(d, int)]
+    if not summed or summed != list(range(len(summed))) or len(left) != len(rest) or math.prod(left) < _COLUMNS:
+        return None
+    return left
+
+
+def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[object, ir.Value]) -> None:
+    x, out = node.inputs[0], node.outputs[0]
+    assert x is not None
+    dims = dims_of(x) or ()
+    flat = x if len(dims) == 2 else ops.Reshape(x, [-1, math.prod(columns)])
+    # Axes of one symbol are of one length, so that most sums share their ones.
+    length: object = dims[0] if len(dims) - len(columns) == 1 and dims[0] is not None else flat
+    if length not in ones:
+        ones[length] = ops.Expand(1.0, [length] if isinstance(length, int) else ops.Shape(flat, start=0, end=1))
+    total = ops.MatMul(ones[length], flat)
+    kept = node.attributes.get_int("keepdims", 1)
+    shape = [1] * (len(dims) - len(columns)) * kept + columns
+    if len(shape) != 1:
+        total = ops.Reshape(total, shape)
+    total.type, total.shape = out.type, ir.Shape(shape)
+    name, out.name = out.name, None
+    total.name = name
+    ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=True)
+    ops.graph.remove(node, safe=True)
