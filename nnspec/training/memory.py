@@ -160,8 +160,7 @@ class Timeline:
                 last = self._last_use(out)
                 home = self._home.setdefault(out, taken if taken is not None and out is node.outputs[0] else out)
                 if home is out:
-                    fixed = out.name in self._bound or (_fused_away(node, out))
-                    sizes[out] = 0 if fixed else size_of(out)
+                    sizes[out] = 0 if out.name in self._bound else size_of(out)
                     now += sizes[out]
                     if sizes[out]:
                         chunks[out] = arena.take(sizes[out])
@@ -189,7 +188,7 @@ class Timeline:
         first = node.inputs[0] if node.inputs else None
         if node.outputs[0].name in self._bound:
             return None
-        if node.op_type in VIEWS and not node.domain and first is not None:
+        if first is not None and not node.domain and (node.op_type in VIEWS or _fused_away(node)):
             return self._home.get(first, first)
         if node.op_type not in IN_PLACE or node.domain:
             return None
@@ -241,9 +240,12 @@ def _folded(graph: ir.Graph) -> set[ir.Node]:
     return found
 
 
-def _fused_away(node: ir.Node, out: ir.Value) -> bool:
-    """Say whether ONNX Runtime never makes a value: a transposition whose readers are products that transpose."""
-    users = [use.node for use in out.uses()]
+def _fused_away(node: ir.Node) -> bool:
+    """Say whether ONNX Runtime never makes a result: that of a transposition whose readers are products, which transpose.
+
+    They read what was to be transposed.
+    """
+    users = [use.node for out in node.outputs for use in out.uses()]
     return node.op_type == "Transpose" and bool(users) and all(n.op_type in _PRODUCTS for n in users)
 
 
