@@ -241,9 +241,9 @@ def _folded(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _fused_away(node: ir.Node) -> bool:
-    """Say whether ONNX Runtime never makes a result: that of a transposition whose readers are products, which transpose.
+    """Say whether ONNX Runtime never makes a node's result: a transposition whose readers are products.
 
-    They read what was to be transposed.
+    Those transpose themselves, and read what was to be transposed.
     """
     users = [use.node for out in node.outputs for use in out.uses()]
     return node.op_type == "Transpose" and bool(users) and all(n.op_type in _PRODUCTS for n in users)
