@@ -21,7 +21,7 @@ def sum_by_products(graph: ir.Graph) -> None:
     if not found:
         return
     ops = Ops(graph)
-    ones: dict[object, ir.Value] = {}
+    ones: dict[tuple[object, float], ir.Value] = {}
     for node, columns in found:
         _replace(ops, node, columns, ones)
     graph.sort()
@@ -45,22 +45,39 @@ def _columns(node: ir.Node) -> list[int] | None:
     return left
 
 
-def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[object, ir.Value]) -> None:
+def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[object, float], ir.Value]) -> None:
     x, out = node.inputs[0], node.outputs[0]
     assert x is not None
     dims = dims_of(x) or ()
+    gone = [node]
+    factor, scaling = _factor(out)
+    if scaling is not None:
+        out = scaling.outputs[0]
+        gone.insert(0, scaling)
     flat = x if len(dims) == 2 else ops.Reshape(x, [-1, math.prod(columns)])
     # Axes of one symbol are of one length, so that most sums share their ones.
     length: object = dims[0] if len(dims) - len(columns) == 1 and dims[0] is not None else flat
-    if length not in ones:
-        ones[length] = ops.Expand(1.0, [length] if isinstance(length, int) else ops.Shape(flat, start=0, end=1))
-    total = ops.MatMul(ones[length], flat)
+    if (length, factor) not in ones:
+        shape = [length] if isinstance(length, int) else ops.Shape(flat, start=0, end=1)
+        ones[length, factor] = ops.Expand(factor, shape)
+    total = ops.MatMul(ones[length, factor], flat)
     kept = node.attributes.get_int("keepdims", 1)
-    shape = [1] * (len(dims) - len(columns)) * kept + columns
-    if len(shape) != 1:
-        total = ops.Reshape(total, shape)
-    total.type, total.shape = out.type, ir.Shape(shape)
+    result = [1] * (len(dims) - len(columns)) * kept + columns
+    if len(result) != 1:
+        total = ops.Reshape(total, result)
+    total.type, total.shape = out.type, ir.Shape(result)
     name, out.name = out.name, None
     total.name = name
     ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=True)
-    ops.graph.remove(node, safe=True)
+    ops.graph.remove(gone, safe=True)
+
+
+def _factor(total: ir.Value) -> tuple[float, ir.Node | None]:
+    """Return what a sum is multiplied by, where nothing else reads it, and the node that does it: no ones then."""
+    readers = total.consumers()
+    reader = next(iter(readers)) if len(readers) == 1 and not total.is_graph_output() else None
+    if reader is None or reader.op_type != "Mul" or reader.domain:
+        return 1.0, None
+    other = reader.inputs[1] if reader.inputs[0] is total else reader.inputs[0]
+    tensor = None if other is None else other.const_value
+    return (float(tensor.numpy()), reader) if tensor is not None and not len(tensor.shape) else (1.0, None)
