@@ -105,7 +105,7 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     if bias is not None and _whole(one.filters, layout.block) != one.filters:
         bias = ops.Pad(bias, [0, _whole(one.filters, layout.block) - one.filters])
     blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
-    blocks.dtype = ir.DataType.FLOAT
+    blocks.type, blocks.shape = y.type, layout.filled_up(y)
     result = layout.out_of(blocks, one.filters)
     if flat:
         result = ops.Squeeze(result, [2])
@@ -146,16 +146,26 @@ class _Layout:
         """Return the blocks of a tensor [N, C, H, W]."""
         if x not in self._same:
             made: ir.Value = self._ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
-            made.type = x.type
+            made.type, made.shape = x.type, self.filled_up(x)
             self._same[x] = made
         return self._same[x]
 
+    def filled_up(self, plain: ir.Value) -> ir.Shape | None:
+        """Return the shape that the blocks of a tensor have: whole blocks of channels, two axes of space."""
+        dims = dims_of(plain)
+        if dims is None or not isinstance(dims[1], int):
+            return None
+        return ir.Shape([dims[0], _whole(dims[1], self.block), *([1] if len(dims) == 3 else []), *dims[2:]])
+
     def out_of(self, blocks: ir.Value, channels: int) -> ir.Value:
         """Return the tensor of `channels` channels that lies in blocks."""
-        plain = self._ops.emit("ReorderOutput", [blocks], {"channels": channels, "channels_last": 0}, domain=DOMAIN)
+        attributes = {"channels": channels, "channels_last": 0}
+        plain: ir.Value = self._ops.emit("ReorderOutput", [blocks], attributes, domain=DOMAIN)
+        dims = dims_of(blocks)
+        plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape([dims[0], channels, *dims[2:]])
         if channels % self.block == 0:
             self._same[plain] = blocks
-        return plain  # type: ignore[no-any-return]
+        return plain
 
     def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
         """Return a kernel [M, C, h, w] in blocks of both."""

@@ -47,7 +47,11 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int], folded: bool) -> None:
         for attribute in attributes:
             if attribute.type == ir.AttributeType.GRAPH:
                 _fix(attribute.as_graph(), sizes, folded)
-        if node.op_type == "Constant" or node.domain:
+        if node.op_type == "Constant":
+            continue
+        if node.domain:
+            for out in node.outputs:
+                _substitute(out, sizes)
             continue
         data = fold(node.op_type, node.inputs, attributes)
         out = node.outputs[0]
