@@ -4,177 +4,181 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .cases import CASES
-from .report import tables
-from .summaries import summary_times
-from .worker import FRAMEWORKS, THREADS
+from .cases import CASES, TINY, Case
+from .frameworks import FRAMEWORKS, PEERS, Setup, save_weights
+from .machine import machine
+from .measure import Asked, Plan, Start, measure
+from .process import Failure, Worker
+from .report import geometric_mean, report
 
-PEERS = [name for name in FRAMEWORKS if name != "nnspec"]
-TOLERANCE = 1e-4
-
-
-class Worker:
-    """A process that serves one framework."""
-
-    def __init__(self, framework: str, case: str) -> None:
-        self.framework = framework
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.worker", framework, case],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.first_step = float(self._read()["first_step"])
-
-    def ask(self, command: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.framework} stopped")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+Starter = Callable[[str, str, Setup, str], Asked]
 
 
-def in_turns(workers: list[Worker], command: str, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Time a command in A B A B order; return milliseconds for each repetition and round."""
-    counts = {}
-    for w in workers:
-        once = w.ask(f"{command} 3")["seconds"] / 3
-        counts[w.framework] = max(3, min(2000, int(seconds / max(once, 1e-6))))
-        w.ask(f"{command} {counts[w.framework]}")  # warm-up
-    times: dict[str, list[float]] = {w.framework: [] for w in workers}
-    for _ in range(rounds):
-        for w in workers:
-            count = counts[w.framework]
-            times[w.framework].append(w.ask(f"{command} {count}")["seconds"] / count * 1000)
-    return times
-
-
-def measure(name: str, frameworks: list[str], rounds: int, seconds: float, inference: bool) -> dict[str, Any]:
-    """Return one case's results; `same` says whether all trained to the same loss."""
-    workers: list[Worker] = []
-    absent: list[str] = []
-    try:
-        for framework in frameworks:
-            try:
-                workers.append(Worker(framework, name))
-            except RuntimeError:
-                # A peer may be unable to run a network, as Inductor is with PyTorch 2.13's LSTM on the CPU.
-                if framework == "nnspec":
-                    raise
-                absent.append(framework)
-        frameworks = [w.framework for w in workers]
-        losses = {w.framework: w.ask("losses 10")["losses"] for w in workers}
-        reference = losses["nnspec"][-1]
-        worst = max(abs(v[-1] - reference) / max(abs(reference), 1e-6) for v in losses.values())
-        result: dict[str, Any] = {"case": name, "same": worst <= TOLERANCE, "loss_difference": worst, "absent": absent}
-        times = in_turns(workers, "steps", rounds, seconds)
-        median = {f: statistics.median(v) for f, v in times.items()}
-        peers = {f: median[f] for f in frameworks if f != "nnspec"}
-        result |= {"nnspec_ms": median["nnspec"], "peers": peers, "ratio": min(peers.values()) / median["nnspec"]}
-        result["spread"] = {f: [min(v), max(v)] for f, v in times.items()}
-        result["first_step_s"] = {w.framework: w.first_step for w in workers}
-        result["peak_bytes"] = {w.framework: w.ask("memory")["bytes"] for w in workers}
-        if inference:
-            for batch in (1, 32):
-                found = in_turns(workers, f"infer {batch}", rounds, seconds / 2)
-                medians = {f: statistics.median(v) for f, v in found.items()}
-                fastest = min(v for f, v in medians.items() if f != "nnspec")
-                result[f"infer_{batch}"] = {"ms": medians, "ratio": fastest / medians["nnspec"]}
-        return result
-    finally:
-        for w in workers:
-            w.close()
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    versions = {}
-    for package in ("onnxruntime", "torch", "jax"):
-        try:
-            versions[package] = __import__(package).__version__
-        except ImportError:
-            versions[package] = None
-    return {"cpu": cpu, "threads": THREADS, "python": platform.python_version(), "versions": versions}
-
-
-def main() -> int:
-    """Run the cases; return 1 where one does not compute the same."""
+def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--only", help="cases whose name contains this; several with commas")
-    parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
-    parser.add_argument("--peers", default=",".join(PEERS), help="which peers to run")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="how long one turn takes, about")
-    parser.add_argument("--no-inference", action="store_true")
-    parser.add_argument("--no-summary", action="store_true", help="leave out `summary` beside torchinfo and Keras")
-    parser.add_argument("--markdown", metavar="FILE", help="write the tables of the README")
-    parser.add_argument("--gpu", action="store_true", help="on CUDA, beside PyTorch eager and compiled")
-    arguments = parser.parse_args()
-    if arguments.gpu:
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add("--only", metavar="NAME,...", help="cases whose name contains one of these, and no overhead")
+    add("--json", metavar="FILE", help="write the results as JSON")
+    add("--markdown", metavar="FILE", help="write the results as tables")
+    add("--peers", default=",".join(PEERS), help=f"which of {', '.join(FRAMEWORKS)} to run beside nnspec")
+    add("--rounds", type=int, default=7, help="how often each is timed, in turns")
+    add("--seconds", type=float, default=0.5, help="how long one turn takes, about")
+    add("--threads", type=int, default=2, help="for every framework")
+    add("--inference", action=switch, default=True, help="time predictions too")
+    add("--summary", action=switch, default=True, help="time `summary` beside torchinfo and Keras")
+    add("--memory", action=switch, help="measure memory alone, or leave it out")
+    add("--overhead", action=switch, help="measure what nnspec costs beside the arithmetic alone, or leave it out")
+    add("--limits", action="store_true", help="tell what part of the device's limit is reached, as on a GPU")
+    add("--gpu", action="store_true", help="on CUDA, beside PyTorch eager and compiled")
+    add("--tf32", action="store_true", help="with --gpu: time products in TF32; the proof stays in float32")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None, starter: Starter = Worker) -> int:
+    """Run the cases; return 1 where one does not compute the same."""
+    a = arguments_of(given)
+    if a.gpu:
         from nnspec_runtime.session import why_no_cuda
 
         missing = why_no_cuda()
         if missing:
             print(f"no GPU here: {missing}; nothing was measured")
             return 0
-        os.environ["NNSPEC_BENCH_DEVICE"] = "cuda"
-        arguments.peers = ",".join(p for p in arguments.peers.split(",") if p.startswith("torch"))
-    wanted = arguments.only.split(",") if arguments.only else [""]
-    names = [c.name for c in CASES if any(w in c.name for w in wanted)]
-    frameworks = ["nnspec", *arguments.peers.split(",")]
+    peers = [p for p in a.peers.split(",") if p and (not a.gpu or p.startswith("torch"))]
+    unknown = [p for p in peers if p not in FRAMEWORKS]
+    wanted = a.only.split(",") if a.only else [""]
+    cases = [c for c in CASES if any(w in c.name for w in wanted)]
+    if unknown or not cases:
+        print(f"unknown: {', '.join(unknown) or a.only}", file=sys.stderr)
+        return 2
+    alone = a.memory or a.overhead
+    plan = Plan(
+        a.rounds,
+        a.seconds,
+        time=not alone,
+        inference=a.inference,
+        memory=bool(a.memory) or not (alone or a.memory is False or a.gpu),
+        apart=a.tf32,
+    )
+    found: dict[str, Any] = {"machine": machine(a.threads, a.gpu), "cases": []}
+    if plan.time or plan.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            setup = Setup(folder, "cuda" if a.gpu else "cpu", a.threads, a.tf32)
+            found["cases"] = _run(cases, ["nnspec", *peers], setup, plan, starter)
+    if plan.time and (a.gpu or a.limits):
+        _add_limits(found, cases, setup)
+    if a.summary and plan.time and not a.gpu:
+        found["summary"] = _summaries(cases)
+    if a.overhead or (a.overhead is None and plan.time and not (a.only or a.gpu)):
+        found["overhead"] = _overhead(a.threads, a.rounds)
+    if a.json:
+        Path(a.json).write_text(json.dumps(found, indent=1) + "\n")
+    if a.markdown:
+        Path(a.markdown).write_text(report(found))
+    return 0 if all(r["same"] for r in found["cases"]) else 1
+
+
+def _run(cases: list[Case], frameworks: list[str], setup: Setup, plan: Plan, starter: Starter) -> list[Any]:
+    """Measure each case and print its line."""
+    save_weights(TINY, Path(setup.weights))
+    peers = frameworks[1:]
+    head = "".join(f" {p:>14}" for p in peers)
+    print(f"{'case':20} {'nnspec':>9}{head} {'ratio':>7}  same" if plan.time else f"{'MiB':20} {'nnspec':>9}{head}")
     results = []
-    print(f"{'case':20} {'nnspec':>9} " + " ".join(f"{p:>14}" for p in frameworks[1:]) + f" {'ratio':>7}  same")
-    for name in names:
+    for case in cases:
+        save_weights(case, Path(setup.weights))
         try:
-            r = measure(name, frameworks, arguments.rounds, arguments.seconds, not arguments.no_inference)
-        except RuntimeError as error:
-            print(f"{name:20} {error}")
-            results.append({"case": name, "same": False, "error": str(error)})
+            result = measure(case.name, frameworks, _start(case.name, setup, starter), plan)
+        except Failure as failure:
+            # Keys as of any case, so that whoever reads the file need not look out for this one.
+            result = {"case": case.name, "nnspec_ms": None, "peers": {}, "ratio": None, "same": False, "absent": {}}
+            result["error"] = str(failure)
+        result.setdefault("same", True)  # only memory was asked for
+        results.append(result)
+        print(_line(result, peers, plan), flush=True)
+        for peer, reason in result["absent"].items():
+            print(f"  {peer} fails: {reason}", flush=True)
+    mean = geometric_mean(results)
+    if mean is not None:
+        print(f"geometric mean of the ratios: {mean:.2f}x over {len(results)} cases")
+    return results
+
+
+def _start(case: str, setup: Setup, starter: Starter) -> Start:
+    def start(framework: str, mode: str) -> Asked:
+        exact = mode == "exact"
+        chosen = replace(setup, tf32=False) if exact else setup
+        return starter(framework, case, chosen, "serve" if exact else mode)
+
+    return start
+
+
+def _line(result: dict[str, Any], peers: list[str], plan: Plan) -> str:
+    if "error" in result:
+        return f"{result['case']:20} fails: {result['error']}"
+    if not plan.time:
+        found = {f: one["training"] / (1 << 20) for f, one in result["memory"].items()}
+        return f"{result['case']:20} {found['nnspec']:9.1f} " + " ".join(_cell(found.get(p), 1) for p in peers)
+    cells = " ".join(_cell(result["peers"].get(p), 3) for p in peers)
+    ratio = f"{result['ratio']:6.2f}x" if result["ratio"] is not None else f"{'':7}"
+    return f"{result['case']:20} {result['nnspec_ms']:9.3f} {cells} {ratio}  {'yes' if result['same'] else 'NO'}"
+
+
+def _cell(number: float | None, digits: int) -> str:
+    return f"{'fails':>14}" if number is None else f"{number:14.{digits}f}"
+
+
+def _add_limits(found: dict[str, Any], cases: list[Case], setup: Setup) -> None:
+    """Put what part of the device's limit is reached beside each case's times, and print it."""
+    from nnspec.compile import compile_recipe
+    from nnspec.source import Source
+
+    from .limits import device_limits, step_work, with_fractions
+
+    try:
+        limits = device_limits(setup.device, setup.threads)
+    except Failure as failure:
+        print(f"the device's limits are not known: {failure}")
+        return
+    found["machine"]["limits"] = limits.as_json()
+    reached = ", ".join(f"{k} {v / 1e12:.2f} TFLOP/s" for k, v in limits.flops.items())
+    print(f"limits: {reached}, {limits.bandwidth / 1e9:.0f} GB/s")
+    precision = "tf32" if setup.tf32 else "float32"
+    for case, result in zip(cases, found["cases"], strict=True):
+        if result["nnspec_ms"] is None:
             continue
-        results.append(r)
-        cells = " ".join(f"{r['peers'][p]:14.3f}" if p in r["peers"] else f"{'fails':>14}" for p in frameworks[1:])
-        print(f"{name:20} {r['nnspec_ms']:9.3f} {cells} {r['ratio']:6.2f}x  {'yes' if r['same'] else 'NO'}", flush=True)
-    ratios = [r["ratio"] for r in results if "ratio" in r]
-    if ratios:
-        print(f"geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}x over {len(ratios)} cases")
-    summaries = [] if arguments.no_summary or arguments.gpu else summary_times(names)
-    for one in summaries:
+        work = step_work(compile_recipe(Source(f"{case.name}.nn", case.text)))
+        result["limit"] = with_fractions(result, work, limits, precision)
+        parts = ", ".join(f"{f} {part:.2f}" for f, part in result["limit"]["fraction"].items())
+        print(f"{case.name:20} {result['limit']['bound']:>10}-bound, part of the limit: {parts}")
+
+
+def _summaries(cases: list[Case]) -> list[dict[str, Any]]:
+    from .summaries import summary_times
+
+    found = summary_times(cases)
+    for one in found:
         print(f"summary of {one['case']}: " + ", ".join(f"{k} {v:.2f} s" for k, v in one["seconds"].items()))
-    found = {"machine": machine(), "cases": results, "summary": summaries}
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n")
-    if arguments.markdown:
-        Path(arguments.markdown).write_text(tables(found))
-    return 0 if all(r["same"] for r in results) else 1
+        for tool, reason in one["absent"].items():
+            print(f"  {tool} fails: {reason}")
+    return found
+
+
+def _overhead(threads: int, rounds: int) -> dict[str, Any]:
+    from .overhead import overhead
+
+    found = overhead(threads, rounds)
+    for name, one in found.items():
+        print(f"{name} of {one['case']}: " + ", ".join(f"{k} {v:.4g}" for k, v in one.items() if k != "case"))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`nnspec summary` beside torchinfo and Keras on the same network: the whole process, from start to exit."""
+"""`nnspec summary` beside torchinfo and Keras on the same networks: the whole process, from start to exit."""
 
 from __future__ import annotations
 
@@ -8,43 +8,59 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cases import CASES
-
-_TORCHINFO = {
-    "mlp-500": "n.Sequential(n.Linear(784,500),n.ReLU(),n.Linear(500,500),n.ReLU(),n.Linear(500,10)), (1,784)",
-    "lecture-cnn": "n.Sequential(n.Conv2d(1,25,3),n.ReLU(),n.MaxPool2d(2),n.Conv2d(25,50,3),n.ReLU(),n.MaxPool2d(2),"
-    "n.Flatten(),n.Linear(1250,100),n.ReLU(),n.Linear(100,10)), (1,1,28,28)",
-}
-_KERAS = {
-    "mlp-500": "[k.Input((784,)),l.Dense(500,'relu'),l.Dense(500,'relu'),l.Dense(10)]",
-    "lecture-cnn": "[k.Input((28,28,1)),l.Conv2D(25,3,activation='relu'),l.MaxPool2D(),"
-    "l.Conv2D(50,3,activation='relu'),l.MaxPool2D(),l.Flatten(),l.Dense(100,'relu'),l.Dense(10)]",
-}
+from .cases import Case
+from .process import ROOT
 
 
-def summary_times(names: list[str], rounds: int = 5) -> list[dict[str, Any]]:
-    """Return median seconds for each case that all three have; a tool that is not installed is left out."""
-    found = []
-    for case in (c for c in CASES if c.name in names and c.name in _TORCHINFO):
-        with tempfile.TemporaryDirectory() as folder:
-            spec = Path(folder) / "case.nn"
-            spec.write_text(case.text)
-            torchinfo = f"import torch.nn as n; from torchinfo import summary as s; print(s({_TORCHINFO[case.name]}))"
-            keras = f"import keras as k; l=k.layers; k.Sequential({_KERAS[case.name]}).summary()"
-            commands = {
-                "nnspec": [sys.executable, "-m", "nnspec", "summary", str(spec)],
-                "torchinfo": [sys.executable, "-c", torchinfo],
-                "keras (jax)": [sys.executable, "-c", keras],
-            }
-            times: dict[str, list[float]] = {}
-            for _ in range(rounds):
-                for tool, command in commands.items():
-                    began = time.perf_counter()
-                    done = subprocess.run(command, capture_output=True, env={**os.environ, "KERAS_BACKEND": "jax"})
-                    if done.returncode == 0:
-                        times.setdefault(tool, []).append(time.perf_counter() - began)
-            found.append({"case": case.name, "seconds": {t: statistics.median(v) for t, v in times.items()}})
-    return found
+def summary_times(cases: Sequence[Case], rounds: int = 3) -> list[dict[str, Any]]:
+    """Return the seconds of each tool for each network, medians of rounds in turns; `absent` says why one is missing.
+
+    `parameters` are what each tool counts. PyTorch's and Keras's recurrent layers may have a second bias.
+    """
+    return [_one(case, rounds) for case in cases if case.optimizer == "sgd"]
+
+
+def _one(case: Case, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "case.nn"
+        spec.write_text(case.text)
+        commands = {
+            "nnspec": ["-m", "nnspec", "summary", str(spec)],
+            "torchinfo": ["-m", f"{__package__}.torch_models", case.name],
+            "keras": ["-m", f"{__package__}.keras_models", case.name],
+        }
+        times: dict[str, list[float]] = {}
+        outputs: dict[str, str] = {}
+        absent: dict[str, str] = {}
+        for _ in range(rounds):
+            for tool, command in commands.items():
+                if tool in absent:
+                    continue
+                began = time.perf_counter()
+                done = subprocess.run(
+                    [sys.executable, *command],
+                    capture_output=True, text=True, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "jax"},
+                )  # fmt: skip
+                if done.returncode:
+                    absent[tool] = next(iter(done.stderr.strip().splitlines()[-1:]), f"status {done.returncode}")
+                    continue
+                times.setdefault(tool, []).append(time.perf_counter() - began)
+                outputs[tool] = done.stdout
+    return {
+        "case": case.name,
+        "seconds": {tool: statistics.median(found) for tool, found in times.items()},
+        "parameters": {tool: _parameters(text) for tool, text in outputs.items()},
+        "absent": absent,
+    }
+
+
+def _parameters(output: str) -> int:
+    """Read the number of parameters: nnspec's line says so, the others print it last."""
+    for line in output.splitlines():
+        if line.startswith("parameters "):
+            return int(line.split()[1].replace(",", ""))
+    return int(output.split()[-1])
