@@ -73,10 +73,10 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int], folded: bool) -> None:
 def _substitute(value: ir.Value, sizes: Mapping[str, int]) -> None:
     dims = dims_of(value)
     if dims is not None:
-        value.shape = ir.Shape([_number(d, sizes) if isinstance(d, str) else d for d in dims])
+        value.shape = ir.Shape([number(d, sizes) if isinstance(d, str) else d for d in dims])
 
 
-def _number(dim: str, sizes: Mapping[str, int]) -> int | str:
+def number(dim: str, sizes: Mapping[str, int]) -> int | str:
     """Return a symbol, or a product such as `batch*T`, as a number where all of it is known."""
     factors = [int(f) if f.isdigit() else sizes.get(f) for f in dim.split("*")]
     return math.prod(f for f in factors if f is not None) if None not in factors else dim

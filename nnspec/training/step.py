@@ -15,7 +15,7 @@ import onnx_ir as ir
 from nnspec import initializers
 from nnspec.autodiff import differentiate
 from nnspec.ir import Network, Weight
-from nnspec.lower import Lowered, finish_outputs, lower
+from nnspec.lower import BATCH, Lowered, finish_outputs, lower
 from nnspec.ops import IR_VERSION, OPSET, PORTABLE, Ops, Target
 from nnspec.recipe import Recipe, Time
 from nnspec.training.blocked import use_blocks
@@ -28,6 +28,7 @@ from nnspec.training.recompute import recompute
 from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
 from nnspec.training.sums import sum_by_products
+from nnspec.training.work import work
 
 _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
 """Counters of the state where the loss is scaled."""
@@ -43,7 +44,8 @@ def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
     initial = {s.name: s.start for s in states if s.start is not None}
-    return Program(describe(recipe, states), step, evaluate, predict, initial)
+    manifest = {**describe(recipe, states), "work": work(step.graph, {BATCH: recipe.batch})}
+    return Program(manifest, step, evaluate, predict, initial)
 
 
 @dataclass

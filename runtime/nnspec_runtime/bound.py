@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnspec_runtime.program import Input, State
+from nnspec_runtime.program import Input, State, Work
 from nnspec_runtime.recording import Recording
 from nnspec_runtime.session import Device, new_arena, open_session
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from nnspec_runtime.slots import Shapes
 
     Pair = tuple[ort.OrtValue, ort.OrtValue]
+
+
+FEW_MACS = 10_000_000
+"""Multiply-adds of a step up to which handing work to further threads costs more than they do in that time."""
+FEW_BYTES = 16 * 2**20
+"""Bytes of all tensors of a step up to which a second block of that size is worth the time that it saves."""
 
 
 class BoundSession:
@@ -65,8 +72,14 @@ class StepSessions:
     is bound to the same buffers. The two share one arena on the CPU: they never run at once.
     """
 
-    def __init__(self, model: bytes | Path, device: Device, inputs: Sequence[Input], rows: int) -> None:
+    def __init__(
+        self, model: bytes | Path, device: Device, inputs: Sequence[Input], rows: int, work: Work | None = None
+    ) -> None:
         self._model = model
+        self._pattern = False
+        if work is not None and device.kind == "cpu":
+            self._pattern = work.bytes <= FEW_BYTES
+            device = replace(device, threads=1) if work.macs <= FEW_MACS else device
         self._device = device
         self._rows = rows
         self._sizes = {one.shape[0]: rows for one in inputs if isinstance(one.shape[0], str)}
@@ -76,7 +89,7 @@ class StepSessions:
             new_arena()
             weakref.finalize(self, new_arena).atexit = False  # onnxruntime would keep ours for the next one to come
         recording = Recording() if device.cuda_graph else None
-        session = open_session(model, device, "step", self._sizes, recorded=device.cuda_graph, shared=True)
+        session = self._open(self._sizes, recorded=device.cuda_graph)
         self.main = BoundSession(session, recording)
         self.chosen = [self.main, self.main]
         """The session that runs in each turn, as `binding_for` chose it last."""
@@ -84,10 +97,15 @@ class StepSessions:
         if device.whole:
             _ = self._other  # an error, too, where CUDA leaves nodes of this one to the CPU
 
+    def _open(self, sizes: Mapping[str, int] | None, recorded: bool = False) -> ort.InferenceSession:
+        return open_session(
+            self._model, self._device, "step", sizes, recorded=recorded, shared=True, pattern=self._pattern
+        )
+
     @cached_property
     def _other(self) -> BoundSession:
         """The session for batches that the main one does not take."""
-        other = BoundSession(open_session(self._model, self._device, "step", shared=True))
+        other = BoundSession(self._open(None))
         for state, pair in self._states.values():
             other.bind_state(state, pair)
         for name, pair in self._outputs.items():

@@ -123,6 +123,15 @@ class Settings(_Part):
     precision: str = "float32"
 
 
+class Work(_Part):
+    """What one training step does at the batch of the settings."""
+
+    macs: int = Field(ge=0)
+    """Multiply-adds of its products and convolutions."""
+    bytes: int = Field(ge=0)
+    """Of all tensors that it makes, whether they live at once or not."""
+
+
 class Files(_Part):
     """File names beside the manifest; null where there is no such graph."""
 
@@ -146,6 +155,7 @@ class Manifest(_Part):
     metrics: tuple[Figure, ...] = ()
     outputs: tuple[Output, ...] = ()
     settings: Settings = Settings()
+    work: Work | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Manifest:

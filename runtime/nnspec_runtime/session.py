@@ -29,7 +29,8 @@ NO_CUDA = "CUDA was asked for, but {reason}; use the device 'cpu' or 'auto'"
 class Device:
     """Say where sessions run and how.
 
-    `threads` is the number of threads for one operator on the CPU (0: one for each physical core). `tf32` lets CUDA
+    `threads` is the number of threads for one operator on the CPU (0: one for each physical core); a training step
+    that is too small to gain by them runs on one. `tf32` lets CUDA
     round the operands of float32 products to 10 bits of mantissa, which is faster; switch it off to compare
     numbers. `whole` makes it an error when CUDA leaves any node of a graph to the CPU. `cuda_graph` records the
     training step of a whole batch and replays it, which saves the launches; elsewhere than on CUDA nothing is recorded.
@@ -111,13 +112,16 @@ def open_session(
     *,
     recorded: bool = False,
     shared: bool = False,
+    pattern: bool = False,
 ) -> ort.InferenceSession:
     """Create the session of one graph.
 
     With `sizes`, symbolic dims are numbers: onnxruntime folds what is computed from them. A `recorded` session runs as
-    CUDA graphs. On the CPU, `shared` sessions allocate in the arena that `new_arena` made last. Raises ProgramError
-    when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is no silent run on the CPU in
-    its stead.
+    CUDA graphs. On the CPU, `shared` sessions allocate in the arena that `new_arena` made last. With `pattern`, all
+    tensors of a run get their places at once, which is faster and takes up to twice the memory.
+
+    Raises ProgramError when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is no silent
+    run on the CPU in its stead.
     """
     import onnxruntime as ort
 
@@ -125,8 +129,8 @@ def open_session(
         _preload_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # A pattern is one more block as large as all tensors of a run, beside what the first run took: twice the peak.
-    options.enable_mem_pattern = False
+    # The pattern is one more block as large as all tensors of a run, beside what the first run took.
+    options.enable_mem_pattern = pattern
     options.intra_op_num_threads = device.threads
     for name, number in (sizes or {}).items():
         options.add_free_dimension_override_by_name(name, number)

@@ -49,7 +49,9 @@ class TrainingSession:
             raise ProgramError(f"the program of network '{manifest.network}' names no loss, so it cannot be trained")
         if manifest.settings.precision == "bfloat16" and self.device.kind == "cpu":
             raise DeviceError(NO_BFLOAT16)
-        self._sessions = StepSessions(program.graph("step"), self.device, manifest.inputs, manifest.settings.batch)
+        self._sessions = StepSessions(
+            program.graph("step"), self.device, manifest.inputs, manifest.settings.batch, manifest.work
+        )
         declared, results = self._sessions.main.inputs, self._sessions.main.outputs
         known = {one.name for one in manifest.inputs} | {one.input for one in manifest.state}
         averages = Averages(manifest.figures)

@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nnspec_runtime import Device, Program, Trainer, TrainingSession, bound, load_data
 from nnspec_runtime.errors import DataError, ProgramError
+from nnspec_runtime.program import Work
 
 from nnspec.cli.runtime import training_program
 from tests.runtime import programs
@@ -225,3 +227,28 @@ def test_the_two_sessions_share_their_memory_and_give_it_back(tmp_path):
     assert measured["one"] > activations
     assert measured["both"] < measured["one"] + 0.3 * activations
     assert measured["given_back"] > activations
+
+
+@pytest.mark.parametrize(
+    ("work", "threads", "pattern"),
+    [
+        ({"macs": 1000, "bytes": 1000}, 1, True),
+        ({"macs": 10**9, "bytes": 1000}, 2, True),
+        ({"macs": 10**9, "bytes": 10**9}, 2, False),
+        (None, 2, False),
+    ],
+    ids=["small", "many products", "large", "unknown"],
+)
+def test_a_small_step_runs_on_one_thread(work, threads, pattern, monkeypatch) -> None:
+    seen = []
+    opened = bound.open_session
+
+    def spy(model, device, *args, **settings):
+        seen.append((device.threads, settings["pattern"]))
+        return opened(model, device, *args, **settings)
+
+    monkeypatch.setattr(bound, "open_session", spy)
+    program = programs.mlp()
+    manifest = program.manifest.model_copy(update={"work": None if work is None else Work(**work)})
+    TrainingSession(replace(program, manifest=manifest), Device(threads=2))
+    assert seen == [(threads, pattern)]
