@@ -247,7 +247,7 @@ CASES: tuple[Case, ...] = (
     *_both(Case("mlp-500", _mlp_spec(784, 500, 2), _mlp(3), (784,), 100)),
     Case("mlp-2000", _mlp_spec(784, 2000, 3), _mlp(4), (784,), 256),
     *_both(Case("lecture-cnn", _LECTURE, _lecture, (1, 28, 28), 100)),
-    # Rates at which rounding does not decide: at ten times these, PyTorch too parts from its own float64 by 1e-4.
+    # Here and below, rates at which rounding does not decide: at ten times these PyTorch parts from its own float64.
     *_both(Case("resnet20", _RESNET20, _resnet20, (3, 32, 32), 64, lr=1e-3), adam_lr=1e-4),
     Case("separable", _SEPARABLE, _separable, (3, 32, 32), 32),
     *_both(Case("lstm-128", _recurrent_spec("lstm", 28, 28, 128), _recurrent("lstm"), (28, 28), 100)),

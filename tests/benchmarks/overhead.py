@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,8 +88,11 @@ def step_split(case: Case, setup: Setup, rounds: int, steps: int) -> dict[str, A
     return {"case": case.name, "step_us": total, "python_us": python, "onnxruntime_us": total - python}
 
 
-def session_creation(setup: Setup) -> dict[str, Any]:
-    """Return the seconds from ResNet-50's text to its program, and from there to a session that can train it."""
+def session_creation(setup: Setup, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the seconds from ResNet-50's text to its program, and from there to a session that can train it.
+
+    `settings` are the network's, for another of the family.
+    """
     from nnspec_runtime import Device, TrainingSession
 
     from nnspec.cli.runtime import training_program
@@ -101,7 +104,7 @@ def session_creation(setup: Setup) -> dict[str, Any]:
         f"  optimizer = sgd(lr = 0.1, momentum = 0.9)\n  batch = {LARGE_BATCH}\n}}\n"
     )
     began = time.perf_counter()
-    program = training_program(compile_recipe(Source(LARGE.name, text)))
+    program = training_program(compile_recipe(Source(LARGE.name, text), settings=settings))
     compiled = time.perf_counter()
     TrainingSession(program, Device(setup.device, threads=setup.threads))
     opened = time.perf_counter()

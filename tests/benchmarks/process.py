@@ -58,8 +58,10 @@ class Worker:
     def close(self) -> None:
         """Let the process end."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
         self._errors.close()
 
     def _read(self) -> dict[str, Any]:
