@@ -30,19 +30,26 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The release of PyTorch that the figures in the README are of; an index may have a build of it without CUDA.
 $(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
+$(VENV)/.bench-gpu: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[bench,cuda]'
+	touch $@
+
+# ARGS may say less: `make bench ARGS='--only mlp --no-summary'`.
 bench: $(VENV)/.bench
 	mkdir -p runs
-	$(BIN)/python -m tests.benchmarks --markdown runs/bench.md --json runs/bench.json
+	$(BIN)/python -m tests.benchmarks --markdown runs/bench.md --json runs/bench.json $(ARGS)
 
-# The peers' CUDA builds are large: they are fetched only where there is a GPU to run them on.
+# CUDA's libraries and the peers' builds for it are large: they are fetched only where there is a GPU to run them on.
 bench-gpu: $(VENV)/.ready
-	@if command -v nvidia-smi > /dev/null; then $(MAKE) $(VENV)/.bench; fi
+	@if command -v nvidia-smi > /dev/null; then $(MAKE) $(VENV)/.bench-gpu; fi
 	@mkdir -p runs
-	@$(BIN)/python -m tests.benchmarks --gpu --json runs/bench-gpu.json
+	@$(BIN)/python -m tests.benchmarks --gpu --markdown runs/bench-gpu.md --json runs/bench-gpu.json $(ARGS)
 
 fmt: $(VENV)/.ready
 	$(BIN)/ruff check --fix --select I .
