@@ -74,9 +74,9 @@ class Nnspec:
 
         self.case, self.setup = case, setup
         recipe = compile_recipe(Source(f"{case.name}.nn", case.text))
-        self.program = training_program(recipe)
         recorded = setup.device == "cuda" and examine(recipe).possible
         self.device = Device(setup.device, threads=setup.threads, tf32=setup.tf32, cuda_graph=recorded)
+        self.program = training_program(recipe, self.device)
         self.session = TrainingSession(self.program, self.device)
         batch = dict(zip(("x", "label"), case.data(), strict=True))
         for slot in self.session.slots:
