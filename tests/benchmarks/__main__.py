@@ -88,6 +88,8 @@ def main(given: Sequence[str] | None = None, starter: Starter = Worker) -> int:
 
 def _run(cases: list[Case], frameworks: list[str], setup: Setup, plan: Plan, starter: Starter) -> list[Any]:
     """Measure each case and print its line."""
+    from nnspec.training.memory import training_memory
+
     save_weights(TINY, Path(setup.weights))
     peers = frameworks[1:]
     head = "".join(f" {p:>14}" for p in peers)
@@ -102,6 +104,8 @@ def _run(cases: list[Case], frameworks: list[str], setup: Setup, plan: Plan, sta
             result = {"case": case.name, "nnspec_ms": None, "peers": {}, "ratio": None, "same": False, "absent": {}}
             result["error"] = str(failure)
         result.setdefault("same", True)  # only memory was asked for
+        if "memory" in result:
+            result["memory_predicted"] = training_memory(case.recipe()).peak
         results.append(result)
         print(_line(result, peers, plan), flush=True)
         for peer, reason in result["absent"].items():
@@ -138,9 +142,6 @@ def _cell(number: float | None, digits: int) -> str:
 
 def _add_limits(found: dict[str, Any], cases: list[Case], setup: Setup) -> None:
     """Put what part of the device's limit is reached beside each case's times, and print it."""
-    from nnspec.compile import compile_recipe
-    from nnspec.source import Source
-
     from .limits import device_limits, step_work, with_fractions
 
     try:
@@ -155,8 +156,7 @@ def _add_limits(found: dict[str, Any], cases: list[Case], setup: Setup) -> None:
     for case, result in zip(cases, found["cases"], strict=True):
         if result["nnspec_ms"] is None:
             continue
-        work = step_work(compile_recipe(Source(f"{case.name}.nn", case.text)))
-        result["limit"] = with_fractions(result, work, limits, precision)
+        result["limit"] = with_fractions(result, step_work(case.recipe()), limits, precision)
         parts = ", ".join(f"{f} {part:.2f}" for f, part in result["limit"]["fraction"].items())
         print(f"{case.name:20} {result['limit']['bound']:>10}-bound, part of the limit: {parts}")
 

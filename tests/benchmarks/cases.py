@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .backends import Backend, Params
+
+if TYPE_CHECKING:
+    from nnspec.ir import Network
+    from nnspec.recipe import Recipe
 
 Forward = Callable[[Backend, Params, Any], Any]
 
@@ -40,6 +44,20 @@ class Case:
     def text(self) -> str:
         """The whole .nn file."""
         return self.spec + _TRAIN.format(optimizer=f"{self.optimizer}(lr = {self.lr})", batch=self.batch)
+
+    def recipe(self) -> Recipe:
+        """Compile it with nnspec."""
+        from nnspec.compile import compile_recipe
+        from nnspec.source import Source
+
+        return compile_recipe(Source(f"{self.name}.nn", self.text))
+
+    def network(self) -> Network:
+        """Compile its network alone with nnspec."""
+        from nnspec.compile import compile_network
+        from nnspec.source import Source
+
+        return compile_network(Source(f"{self.name}.nn", self.text)).network
 
     def data(self, batch: int | None = None) -> tuple[Any, Any]:
         """Return a batch of random inputs and labels, the same in every process."""

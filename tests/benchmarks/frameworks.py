@@ -39,10 +39,9 @@ class Setup:
 
 def save_weights(case: Case, folder: Path) -> None:
     """Draw what a case starts from with nnspec's own initialisers, so that no peer's process has to load nnspec."""
-    from nnspec.compile import compile_network, initial_weights
-    from nnspec.source import Source
+    from nnspec.compile import initial_weights
 
-    network = compile_network(Source(f"{case.name}.nn", case.text)).network
+    network = case.network()
     trained = {w.name for w in network.weights if w.trainable}
     arrays = {f"{'trained' if k in trained else 'kept'}/{k}": v for k, v in initial_weights(network).items()}
     np.savez(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]
@@ -68,12 +67,10 @@ class Nnspec:
         from nnspec_runtime import Device, TrainingSession
 
         from nnspec.cli.runtime import training_program
-        from nnspec.compile import compile_recipe
-        from nnspec.source import Source
         from nnspec.training.cuda_graph import examine
 
         self.case, self.setup = case, setup
-        recipe = compile_recipe(Source(f"{case.name}.nn", case.text))
+        recipe = case.recipe()
         recorded = setup.device == "cuda" and examine(recipe).possible
         self.device = Device(setup.device, threads=setup.threads, tf32=setup.tf32, cuda_graph=recorded)
         self.program = training_program(recipe, self.device)
@@ -94,10 +91,9 @@ class Nnspec:
         import onnx_ir as ir
         import onnxruntime as ort
 
-        from nnspec.compile import compile_network, export_model, initial_weights
-        from nnspec.source import Source
+        from nnspec.compile import export_model, initial_weights
 
-        network = compile_network(Source(f"{self.case.name}.nn", self.case.text)).network
+        network = self.case.network()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.setup.threads
         model = ir.to_proto(export_model(network, initial_weights(network))).SerializeToString()

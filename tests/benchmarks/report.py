@@ -111,14 +111,14 @@ def _memory(cases: Sequence[Case], notes: Footnotes) -> list[str]:
         for f in frameworks:
             one = c["memory"].get(f)
             cells.append(f"{_mib(one['training'])} ({_mib(one['process'])})" if one else _why(c, f, notes))
-        rows.append([c["case"], *cells])
+        rows.append([c["case"], *cells, _mib(c["memory_predicted"])])
     said = (
         "MiB of resident memory: what training steps hold at their peak beyond the loaded framework; in brackets "
-        "the peak of the whole process, libraries and compilation included."
+        "the peak of the whole process, libraries and compilation included. `summary --training` predicts the last."
     )
     if not exact:
         said += " The kernel does not let a process reset its peak here, so the first includes compilation too."
-    return [said, _table(["case", *frameworks], rows)]
+    return [said, _table(["case", *frameworks, "nnspec, predicted"], rows)]
 
 
 def _summaries(summaries: Sequence[Mapping[str, Any]], notes: Footnotes) -> list[str]:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nnspec.compile import compile_recipe
-from nnspec.source import Source
 from nnspec.summary import summarize
 from tests.benchmarks.cases import CASES
 
@@ -38,7 +36,7 @@ def test_every_case_is_there():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_each_is_the_network_that_it_is_called(case):
-    recipe = compile_recipe(Source("case.nn", case.text))
+    recipe = case.recipe()
     parameters, batch = EXPECTED[case.name.removesuffix("-adam")]
     assert summarize(recipe.network).counts.parameters == parameters
     assert recipe.batch == case.batch == batch

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from nnspec.compile import compile_recipe
-from nnspec.source import Source
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.limits import Limits, Work, fraction, step_work, with_fractions
 
@@ -13,8 +11,7 @@ DEVICE = Limits({"float32": 1e12, "tf32": 4e12}, 1e11)
 
 
 def work_of(name):
-    case = next(c for c in CASES if c.name == name)
-    return step_work(compile_recipe(Source("case.nn", case.text)))
+    return step_work(next(c for c in CASES if c.name == name).recipe())
 
 
 def test_a_dense_network_by_hand():

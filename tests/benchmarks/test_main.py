@@ -106,6 +106,8 @@ def test_memory_alone(tmp_path, capsys):
     assert found["cases"][0]["ratio"] is None
     assert found["cases"][0]["memory"]["nnspec"] == {"process": 100 << 20, "training": 1 << 20, "exact": True}
     assert "| mlp-64-adam | 1.0 (100) |" in tables
+    parameters = 64 * 64 + 64 + 64 * 10 + 10
+    assert found["cases"][0]["memory_predicted"] > 2 * 3 * 4 * parameters  # two sets of weights and moments
     assert "Milliseconds" not in tables
 
 

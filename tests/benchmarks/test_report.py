@@ -49,12 +49,13 @@ def test_equal_reasons_share_a_note():
 
 
 def test_all_that_was_measured_has_its_table():
-    memory = {f: {"process": 300 << 20, "training": 5 << 19, "exact": True} for f in ("nnspec", "jax")}
+    peaks = {"process": 300 << 20, "training": 5 << 19, "exact": True}
+    memory = {"memory": dict.fromkeys(("nnspec", "jax"), peaks), "memory_predicted": 3 << 20}
     inference = [{"batch": b, "nnspec_ms": 0.01, "peers": {"jax": 0.03}, "ratio": 3.0} for b in (1, 32)]
     limit = {"fraction": {"nnspec": 0.42}, "bound": "memory"}
     found = {
         "machine": {**MACHINE, "gpu": "some GPU"},
-        "cases": [case("mlp-64", 1.0, {"jax": 2.0}, memory=memory, inference=inference, limit=limit)],
+        "cases": [case("mlp-64", 1.0, {"jax": 2.0}, inference=inference, limit=limit, **memory)],
         "summary": [{"case": "mlp-64", "seconds": {"nnspec": 0.4, "keras": 3.5}, "absent": {"torchinfo": "no torch"}}],
         "overhead": {
             "step": {"case": "mlp-64", "step_us": 44.0, "onnxruntime_us": 40.0, "python_us": 4.0},
@@ -66,7 +67,7 @@ def test_all_that_was_measured_has_its_table():
     assert text.startswith("some GPU with AMD EPYC")
     assert "| mlp-64 | 1.000 (1.000-2.000) | 2.000 (2.000-4.000) | 2.00 | 0.42 memory |" in text
     assert "| mlp-64 | 0.010 | 3.00 | 0.010 | 3.00 | 0.5 | 2.0 |" in text
-    assert "| mlp-64 | 2.5 (300) | 2.5 (300) |" in text
+    assert "| mlp-64 | 2.5 (300) | 2.5 (300) | 3.0 |" in text
     assert "| mlp-64 | 0.40 | 3.50 | fails[^1] |" in text
     assert "| creating its session | 2.50 s |" in text
     for table in (part.splitlines() for part in text.split("\n\n") if part.startswith("|")):
@@ -75,9 +76,8 @@ def test_all_that_was_measured_has_its_table():
 
 def test_memory_that_could_not_be_reset_is_said_to_be_so():
     memory = {"nnspec": {"process": 300 << 20, "training": 2 << 20, "exact": False}}
-    assert "does not let a process reset" in report(
-        {"machine": MACHINE, "cases": [case("mlp-64", 1.0, {}, memory=memory)]}
-    )
+    one = case("mlp-64", 1.0, {}, memory=memory, memory_predicted=3 << 20)
+    assert "does not let a process reset" in report({"machine": MACHINE, "cases": [one]})
 
 
 def test_the_mean_is_geometric_over_the_ratios_that_there_are():
