@@ -99,9 +99,12 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
         "kernel_shape": None if one.kernel is None else [1, *one.kernel] if flat else list(one.kernel),
         "activation": None if relu is None else "Relu",
     }
+    if one.depthwise:
+        kernel = layout.depthwise_kernel(ops.Unsqueeze(w, [2]) if flat else w, one.channels)
+    else:
+        kernel = layout.kernel(w, one.filters, one.channels)
     if flat:
-        x, w = ops.Unsqueeze(x, [2]), ops.Unsqueeze(w, [2])
-    kernel = layout.depthwise_kernel(w, one.channels) if one.depthwise else layout.kernel(w, one.filters, one.channels)
+        x = ops.Unsqueeze(x, [2])
     if bias is not None and _whole(one.filters, layout.block) != one.filters:
         bias = ops.Pad(bias, [0, _whole(one.filters, layout.block) - one.filters])
     blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
@@ -168,16 +171,33 @@ class _Layout:
         return plain
 
     def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
-        """Return a kernel [M, C, h, w] in blocks of both."""
+        """Return a kernel [M, C, ...] in blocks of both, with two axes of space.
+
+        A transposition of single elements is slow but for two axes, and one of whole blocks is fast. ONNX Runtime would
+        make both into one, which is slow again; choosing places of the kernel in between keeps them apart, and turns
+        the kernel of an input gradient around by the way.
+        """
         ops, b = self._ops, self.block
+        turned = _turned(w)
+        if turned is not None:
+            w, filters, channels = turned, channels, filters
         rows, columns = _whole(filters, b), _whole(channels, b)
+        space = [int(d) for d in (dims_of(w) or ())[2:]]  # type: ignore[arg-type]
+        places = math.prod(space)
+        w = ops.Reshape(w, [filters, channels, places])
         if (rows, columns) != (filters, channels):
-            w = ops.Pad(w, [0, 0, 0, 0, rows - filters, columns - channels, 0, 0])
-        dims = dims_of(w)
-        assert dims is not None
-        parted = ops.Reshape(w, [rows // b, b, columns // b, b, int(dims[2]) * int(dims[3])])  # type: ignore[arg-type]
-        turned = ops.Transpose(parted, perm=[0, 2, 4, 3, 1])
-        return ops.Reshape(turned, [rows, columns, int(dims[2]), int(dims[3])])  # type: ignore[no-any-return, arg-type]
+            w = ops.Pad(w, [0, 0, 0, rows - filters, columns - channels, 0])
+        if turned is None:
+            last = ops.Reshape(ops.Transpose(ops.Reshape(w, [rows, -1]), perm=[1, 0]), [columns, places, rows])
+            order = list(range(places))
+        else:
+            last = ops.Transpose(w, perm=[0, 2, 1])
+            order = list(range(places))[::-1]
+            rows, columns = columns, rows
+        blocks = ops.Reshape(ops.Gather(last, order, axis=1), [columns // b, b, places, rows // b, b])
+        blocks = ops.Transpose(blocks, perm=[3, 0, 2, 1, 4])
+        flat = [1] if len(space) == 1 else []
+        return ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
 
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
         """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""
@@ -186,3 +206,20 @@ class _Layout:
         sizes = [rows if isinstance(rows, int) else -1, columns]
         image = self.into(ops.Reshape(w, [1, channels, *sizes]))
         return ops.Reshape(image, [channels, 1, *sizes])  # type: ignore[no-any-return]
+
+
+def _turned(w: ir.Value) -> ir.Value | None:
+    """Return the kernel of which `w` is made for an input gradient: turned around, filters and channels exchanged."""
+    exchange = w.producer()
+    if exchange is None or exchange.op_type != "Transpose" or exchange.attributes["perm"].as_ints()[:2] != (1, 0):
+        return None
+    source = exchange.inputs[0]
+    turn = None if source is None else source.producer()
+    if turn is None or turn.op_type != "Slice" or len(turn.inputs) != 5 or turn.inputs[4] is None:
+        return None
+    steps, axes = (v.const_value if v is not None else None for v in (turn.inputs[4], turn.inputs[3]))
+    rank = len(dims_of(w) or ())
+    if steps is None or axes is None or axes.numpy().tolist() != list(range(2, rank)):
+        return None
+    whole = dims_of(turn.outputs[0]) == dims_of(turn.inputs[0]) if turn.inputs[0] is not None else False
+    return turn.inputs[0] if whole and set(steps.numpy().tolist()) == {-1} else None
