@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -70,18 +70,24 @@ class Nnspec:
         from nnspec.training.cuda_graph import examine
 
         self.case, self.setup = case, setup
+        self._initial: Mapping[str, Any] | None = None
         recipe = case.recipe()
         recorded = setup.device == "cuda" and examine(recipe).possible
         self.device = Device(setup.device, threads=setup.threads, tf32=setup.tf32, cuda_graph=recorded)
-        self.program = training_program(recipe, self.device)
-        self.session = TrainingSession(self.program, self.device)
+        program = training_program(recipe, self.device)
+        self.session = TrainingSession(program, self.device)
         batch = dict(zip(("x", "label"), case.data(), strict=True))
         for slot in self.session.slots:
             # The slots keep the batch: loading data is not what is timed, for nobody here.
             slot.put([batch[one.name] for one in self.session.inputs])
 
     def reset(self) -> None:
-        self.session.load(self.program.initial_state())
+        if self._initial is None:
+            from nnspec.cli.runtime import training_program
+
+            # Drawn anew, because where memory is measured nothing may hold what only this needs.
+            self._initial = training_program(self.case.recipe(), self.device).initial_state()
+        self.session.load(self._initial)
 
     def steps(self, count: int) -> list[float]:
         advance = self.session.advance

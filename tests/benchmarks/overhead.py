@@ -13,15 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .cases import CASES, Case
 from .frameworks import Nnspec, Setup
 from .process import ROOT, Failure
 from .worker import hold_to
-
-if TYPE_CHECKING:
-    from nnspec_runtime import Program
 
 SMALLEST = "mlp-64"
 MIDDLE = "mlp-500"
@@ -103,10 +100,11 @@ def session_creation(setup: Setup, settings: Mapping[str, Any] | None = None) ->
         "train ResNet {\n  target label: int\n  loss = cross_entropy(logits, label)\n"
         f"  optimizer = sgd(lr = 0.1, momentum = 0.9)\n  batch = {LARGE_BATCH}\n}}\n"
     )
+    device = Device(setup.device, threads=setup.threads)
     began = time.perf_counter()
-    program = training_program(compile_recipe(Source(LARGE.name, text), settings=settings))
+    program = training_program(compile_recipe(Source(LARGE.name, text), settings=settings), device)
     compiled = time.perf_counter()
-    TrainingSession(program, Device(setup.device, threads=setup.threads))
+    TrainingSession(program, device)
     opened = time.perf_counter()
     return {"case": f"resnet-50, batch {LARGE_BATCH}", "compile_s": compiled - began, "session_s": opened - compiled}
 
@@ -117,7 +115,7 @@ def data_loading(case: Case, setup: Setup, rounds: int, steps: int) -> dict[str,
 
     bare = Nnspec(case, setup)
     x, label = case.data(case.batch * steps)
-    program: Program = bare.program
+    program = bare.session.program
     data = load_data(program, {"x": x, "label": label})
     ready, trained = [], []
     for at in range(rounds + 1):  # the first is warm-up
