@@ -25,15 +25,29 @@ if TYPE_CHECKING:
 
 
 def _scaled_sum(op: Ops, kept: ir.Value, beta: float, g: ir.Value, alpha: float) -> ir.Value:
-    """Return beta kept + alpha g, in the product that makes the gradient where there is one: that saves two passes."""
+    """Return beta kept + alpha g, in the node that makes the gradient where that can add: it saves two passes."""
     node = g.producer()
     value: ir.Value
+    if node is not None and beta == 1 and not g.uses() and _adds_to_zeros(node):
+        at = {name: attribute.value for name, attribute in node.attributes.items()}
+        scaled = op.Mul(node.inputs[2], alpha) if alpha != 1 else node.inputs[2]
+        value = op.ScatterElements(kept, node.inputs[1], scaled, **at)
+        return value
     if node is not None and node.op_type == "Gemm" and len(node.inputs) == 2 and not g.uses():
         at = {name: attribute.value for name, attribute in node.attributes.items()}
         value = op.Gemm(*node.inputs, kept, **{**at, "alpha": alpha * at.get("alpha", 1.0), "beta": beta})
         return value
     value = op.Add(kept if beta == 1 else op.Mul(kept, beta), g if alpha == 1 else op.Mul(g, alpha))
     return value
+
+
+def _adds_to_zeros(node: ir.Node) -> bool:
+    """Return whether a node adds elements at their places in a tensor of zeros, as for the rows of a table."""
+    data = node.inputs[0].producer() if node.op_type == "ScatterElements" and node.inputs[0] is not None else None
+    if data is None or data.op_type != "Expand" or node.attributes.get_string("reduction", "none") != "add":
+        return False
+    filling = None if data.inputs[0] is None else data.inputs[0].const_value
+    return filling is not None and not filling.numpy().any()
 
 
 def _momentum(op: Ops, w: ir.Value, g: ir.Value, m: ir.Value, beta: float, rate: Scalar, nesterov: bool) -> Updated:

@@ -75,13 +75,16 @@ def test_the_value_itself() -> None:
 def test_nothing_is_computed_that_nobody_wants() -> None:
     g = Graph(FLOAT, x=["batch", 3, 8, 8], w=[4, 3, 3, 3], v=[5, 4, 3, 3])
     y = g.ops.ReduceSum(g.ops.Conv(g.ops.Conv(g["x"], g["w"]), g["v"]))
-    start = len(g.ops.graph)
-    differentiate(g.ops, y, [g["v"]])
-    last_layer = g.counts(start)
-    assert last_layer["ConvTranspose"] + last_layer["Conv"] == 0
-    start = len(g.ops.graph)
-    differentiate(g.ops, y, [g["w"]])
-    assert g.counts(start)["ConvTranspose"] + g.counts(start)["Conv"] == 1
+
+    def input_gradients(wrt: str) -> int:
+        start = len(g.ops.graph)
+        differentiate(g.ops, y, [g[wrt]])
+        convolutions = [n for n in list(g.ops.graph)[start:] if n.op_type in ("Conv", "ConvTranspose")]
+        # Those of weights shift images by kernels that are constants.
+        return sum(n.inputs[1].const_value is None for n in convolutions)
+
+    assert input_gradients("v") == 0
+    assert input_gradients("w") == 1
 
 
 def test_a_rule_is_asked_for_only_on_the_path() -> None:

@@ -22,14 +22,36 @@ def gather(dy: Term, n: NodeView) -> Term:
         if picked == list(range(picked[0], picked[0] + len(picked))):
             whole = dy.unsqueeze([axis]) if index.rank == 0 else dy
             return pad_axis(whole, axis, picked[0], size - picked[0] - len(picked))
-    if axis == 0:
+    if axis == 0 and not op.target.cpu:
         return op.ScatterND(x.zeros(), index.cast(ir.DataType.INT64).unsqueeze([-1]), dy, reduction="add")
+    # ONNX Runtime's ScatterND loses updates on a CPU: threads add to one place at once where an index comes twice.
+    behind = dy.dims[axis + index.rank :]
+    known = all(isinstance(d, int) for d in behind)
+    if axis == 0 and x.rank == 2 and known and isinstance(size, int) and size <= _FEW_ROWS:
+        return _by_one_hot(dy, index, size)
     if index.rank != 1:
-        behind = [dy.shape(axis + index.rank)] if axis + index.rank < dy.rank else []
-        dy = dy.reshape(op.Concat(dy.shape(0, axis), [-1], *behind, axis=0))
+        if axis == 0 and known:
+            dy = dy.reshape([-1, *behind])  # type: ignore[list-item]
+        else:
+            rest = [dy.shape(axis + index.rank)] if behind else []
+            dy = dy.reshape(op.Concat(dy.shape(0, axis), [-1], *rest, axis=0))
         index = index.reshape([-1])
     around = index.unsqueeze([i for i in range(x.rank) if i != axis])
     return op.ScatterElements(x.zeros(), around.expand(dy), dy, axis=axis, reduction="add")
+
+
+_FEW_ROWS = 192
+"""Rows of a table up to which a product with one-hot vectors is faster than adding element by element."""
+
+
+def _by_one_hot(dy: Term, index: Term, rows: int) -> Term:
+    """Return [rows, columns] as the product of one-hot columns [rows, N] with dy [N, columns]."""
+    op = dy.op
+    flat = index.cast(ir.DataType.INT64).reshape([1, -1])
+    if index.array is None or (index.array < 0).any():
+        flat = (flat < 0).where(flat + rows, flat)
+    which = flat.equals(op.const(np.arange(rows).reshape(rows, 1)))
+    return which.cast(dy.dtype) @ dy.reshape([-1, int(dy.dims[-1])])  # type: ignore[arg-type]
 
 
 def gather_elements(dy: Term, n: NodeView) -> Term:
@@ -40,7 +62,8 @@ def gather_elements(dy: Term, n: NodeView) -> Term:
 def gather_nd(dy: Term, n: NodeView) -> Term:
     """Add each slice at its index."""
     batch = n.attr("batch_dims", 0)
-    if batch:
+    if batch or n.op.target.cpu:
+        # Without batch axes too: see `gather` about ScatterND.
         return through_places(dy, n.x[0], lambda places: n.op.GatherND(places, n.x[1], batch_dims=batch))
     return n.op.ScatterND(n.x[0].zeros(), n.x[1], dy, reduction="add")
 
