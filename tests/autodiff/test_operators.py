@@ -11,7 +11,8 @@ from tests.autodiff.check import CASES, Case, _declare
 
 ON_CUDA = frozenset(
     """Abs Add ArgMax Cast Compress Concat Constant Conv ConvTranspose Cos CumSum DepthToSpace Div Einsum Equal Erf Exp
-    Expand Floor Gather GatherElements GatherND Gemm Greater GreaterOrEqual HardSigmoid Identity Less LessOrEqual Log LogSoftmax
+    Expand Floor Gather GatherElements GatherND Gemm Greater GreaterOrEqual HardSigmoid Identity
+    Less LessOrEqual Log LogSoftmax
     MatMul Max Min Mul Neg NonZero OneHot Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceMean ReduceProd ReduceSum
     Relu Reshape Resize ReverseSequence Scan ScatterElements ScatterND Shape Sigmoid Sign Sin Size Slice Softmax
     Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Trilu Unsqueeze Where""".split()  # noqa: SIM905
