@@ -38,7 +38,7 @@ def training_program(recipe: Recipe, device: runtime.Device | None = None) -> ru
 
     target = PORTABLE
     if device is not None:
-        target = CUDA if device.kind == "cuda" else Target(block=channel_block())
+        target = CUDA if device.kind == "cuda" else Target(alone=True, block=channel_block())
     built = build(recipe, target)
     return Program(
         parse_manifest(built.manifest),

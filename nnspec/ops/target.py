@@ -7,17 +7,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Say which of several forms of one computation is wanted, and which operators beyond ONNX may be used.
+    """Say which of several forms of one computation is wanted, and which operators may be used.
 
-    `cpu` asks for the forms that ONNX Runtime's CPU kernels compute fastest; they are standard ONNX, which any runtime
-    and device takes. `block` is the number of channels that lie together in the layout of its own convolutions, which
-    differs between processors; 0 leaves that layout out. A graph made with a block fits processors of the same block
-    only, so it is never written to a file.
+    `cpu` asks for the forms that ONNX Runtime's CPU kernels compute fastest; they are standard ONNX that CUDA runs too.
+    `alone` allows standard operators that have kernels on the CPU alone. `block` is the number of channels that lie
+    together in the layout of ONNX Runtime's own convolutions, which differs between processors; 0 leaves that layout
+    out. A graph made with a block fits processors of the same block only, so it is never written to a file.
     """
 
     cpu: bool = True
+    alone: bool = False
     block: int = 0
 
+    def fits(self, channels: int, filters: int) -> bool:
+        """Return whether a convolution without groups gains by the layout of blocks."""
+        if not self.block or channels % ALIGNED or min(channels, filters) < self.block:
+            return False
+        return self.whole(channels) * self.whole(filters) <= _WASTE * channels * filters
+
+    def whole(self, channels: int) -> int:
+        """Return how many channels there are when the last block is filled up."""
+        return -(-channels // self.block) * self.block
+
+
+ALIGNED = 4
+"""Channels come in multiples of this into the layout of blocks."""
+_WASTE = 1.3
+"""How many times the products may be, channels filled up to whole blocks, before the plain kernel is as fast."""
 
 PORTABLE = Target()
 CUDA = Target(cpu=False)

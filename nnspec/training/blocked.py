@@ -13,23 +13,18 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from nnspec.ops import Ops, dims_of
+from nnspec.ops import Ops, Target, dims_of
 
 DOMAIN = "com.microsoft.nchwc"
-_ALIGNED = 4
-"""Channels come in multiples of this into the layout."""
-_WASTE = 1.3
-"""How many times the channels may be, filled up to whole blocks, before the plain kernel is as fast."""
 
-
-def use_blocks(graph: ir.Graph, block: int) -> None:
-    """Let the convolutions of a graph that gain by it run in blocks of `block` channels; in place."""
-    found = [c for node in graph if (c := _convolution(node, block)) is not None]
+def use_blocks(graph: ir.Graph, target: Target) -> None:
+    """Let the convolutions of a graph that gain by it run in blocks of channels; in place."""
+    found = [c for node in graph if (c := _convolution(node, target)) is not None]
     if not found:
         return
     graph.opset_imports[DOMAIN] = 1
     ops = Ops(graph)
-    layout = _Layout(ops, block)
+    layout = _Layout(ops, target)
     for one in found:
         _rewrite(ops, layout, one)
     graph.sort()
@@ -46,7 +41,7 @@ class _Convolution:
     depthwise: bool
 
 
-def _convolution(node: ir.Node, block: int) -> _Convolution | None:
+def _convolution(node: ir.Node, target: Target) -> _Convolution | None:
     if node.op_type != "Conv" or node.domain or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     x, w = node.inputs[0], node.inputs[1]
@@ -64,18 +59,11 @@ def _convolution(node: ir.Node, block: int) -> _Convolution | None:
     sizes = known if len(known) == len(kernel) else None
     group = node.attributes.get_int("group", 1)
     if group == channels == filters and depth == 1:
-        fits = channels % block == 0 and isinstance(kernel[-1], int)
+        fits = channels % target.block == 0 and isinstance(kernel[-1], int)
         return _Convolution(node, filters, channels, sizes, True) if fits else None
     if group != 1 or sizes is None or math.prod(sizes) == 1:
         return None  # for 1x1 the plain kernel is one product already
-    if channels % _ALIGNED or min(channels, filters) < block:
-        return None
-    wide = _whole(channels, block) * _whole(filters, block)
-    return _Convolution(node, filters, channels, sizes, False) if wide <= _WASTE * channels * filters else None
-
-
-def _whole(channels: int, block: int) -> int:
-    return -(-channels // block) * block
+    return _Convolution(node, filters, channels, sizes, False) if target.fits(channels, filters) else None
 
 
 def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
@@ -105,8 +93,9 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
         kernel = layout.kernel(w, one.filters, one.channels)
     if flat:
         x = ops.Unsqueeze(x, [2])
-    if bias is not None and _whole(one.filters, layout.block) != one.filters:
-        bias = ops.Pad(bias, [0, _whole(one.filters, layout.block) - one.filters])
+    missing = layout.target.whole(one.filters) - one.filters
+    if bias is not None and missing:
+        bias = ops.Pad(bias, [0, missing])
     blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
     blocks.type, blocks.shape = y.type, layout.filled_up(y)
     result = layout.out_of(blocks, one.filters)
@@ -139,8 +128,8 @@ def _pads(values: object, flat: bool) -> list[int] | None:
 class _Layout:
     """Bring tensors into the layout of blocks and out of it; what came out whole goes in again as it was."""
 
-    def __init__(self, ops: Ops, block: int) -> None:
-        self.block = block
+    def __init__(self, ops: Ops, target: Target) -> None:
+        self.target = target
         self._ops = ops
         self._same: dict[ir.Value, ir.Value] = {}
         """Plain tensors whose blocks exist."""
@@ -158,7 +147,7 @@ class _Layout:
         dims = dims_of(plain)
         if dims is None or not isinstance(dims[1], int):
             return None
-        return ir.Shape([dims[0], _whole(dims[1], self.block), *([1] if len(dims) == 3 else []), *dims[2:]])
+        return ir.Shape([dims[0], self.target.whole(dims[1]), *([1] if len(dims) == 3 else []), *dims[2:]])
 
     def out_of(self, blocks: ir.Value, channels: int) -> ir.Value:
         """Return the tensor of `channels` channels that lies in blocks."""
@@ -166,7 +155,7 @@ class _Layout:
         plain: ir.Value = self._ops.emit("ReorderOutput", [blocks], attributes, domain=DOMAIN)
         dims = dims_of(blocks)
         plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape([dims[0], channels, *dims[2:]])
-        if channels % self.block == 0:
+        if channels % self.target.block == 0:
             self._same[plain] = blocks
         return plain
 
@@ -177,11 +166,11 @@ class _Layout:
         make both into one, which is slow again; choosing places of the kernel in between keeps them apart, and turns
         the kernel of an input gradient around by the way.
         """
-        ops, b = self._ops, self.block
+        ops, b = self._ops, self.target.block
         turned = _turned(w)
         if turned is not None:
             w, filters, channels = turned, channels, filters
-        rows, columns = _whole(filters, b), _whole(channels, b)
+        rows, columns = self.target.whole(filters), self.target.whole(channels)
         space = [int(d) for d in (dims_of(w) or ())[2:]]  # type: ignore[arg-type]
         places = math.prod(space)
         w = ops.Reshape(w, [filters, channels, places])

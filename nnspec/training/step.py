@@ -303,7 +303,7 @@ def _finish(
     if target.cpu:
         sum_by_products(graph)
     if target.block:
-        use_blocks(graph, target.block)
+        use_blocks(graph, target)
     if target.cpu:
         simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]

@@ -128,7 +128,7 @@ def test_the_block_is_that_of_the_kernels() -> None:
         y.name = "y"
         ops.graph.outputs.append(y)
         if block:
-            use_blocks(ops.graph, block)
+            use_blocks(ops.graph, Target(block=block))
         model = ir.Model(ops.graph, ir_version=IR_VERSION)
         session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
         results.append(session.run(["y"], {"x": x, "w": w})[0])

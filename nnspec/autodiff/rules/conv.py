@@ -41,7 +41,7 @@ def input_gradient(dy: Term, w: Term, x: Term, window: Window, group: int) -> Te
         crops = all(e - 1 >= max(b, a) for e, b, a in zip(window.extent, window.begins, window.ends, strict=True))
         alone = group > 1 and group == filters and depth == 1
         # In blocks of channels a convolution is faster than ConvTranspose either way.
-        gathers = filters >= dy.op.target.block if dy.op.target.block else 16 <= filters <= depth
+        gathers = 16 <= filters <= depth or dy.op.target.fits(filters, depth)
         if crops and (alone or (group == 1 and gathers)):
             return _by_turned_kernel(dy, w, window, group)
     return _by_transposed(dy, w, x, window, group)

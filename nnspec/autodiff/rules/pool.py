@@ -27,6 +27,10 @@ def max_pool(dy: Term, n: NodeView) -> Term:
     ones = [1] * len(kernel)
     spans = zip(kernel, n.attr("strides", ones), n.attr("dilations", ones), strict=True)
     apart = all(stride >= dilation * (size - 1) + 1 for size, stride, dilation in spans)
+    # MaxUnpool places windows of a smaller image without padding; the indices are those of the whole input anyway.
+    inside = not any(n.attr("pads") or ()) and not n.attr("ceil_mode", 0) and n.attr("auto_pad", "NOTSET") == "NOTSET"
+    if apart and inside and n.op.target.alone and dy.dtype == ir.DataType.FLOAT:
+        return n.op.MaxUnpool(dy, indices, n.x[0].shape(), kernel_shape=kernel, strides=n.attr("strides", ones))
     return add_at(indices, dy, n.x[0], unique=apart)
 
 
