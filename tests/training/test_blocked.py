@@ -133,3 +133,11 @@ def test_the_block_is_that_of_the_kernels() -> None:
         session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
         results.append(session.run(["y"], {"x": x, "w": w})[0])
     np.testing.assert_allclose(*results, atol=1e-3)
+
+
+def test_a_network_with_pools_trains_the_same() -> None:
+    recipe = _recipe("[1, 14, 13]", "conv(12, 3x3) -> relu -> maxpool(2) -> conv(16, 3x3) -> relu -> maxpool(2)")
+    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    for rows in (5, 2, 5):
+        losses = [s.step(_batch(recipe, rows))["loss"] for s in sessions]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -30,7 +30,9 @@ def max_pool(dy: Term, n: NodeView) -> Term:
     # MaxUnpool places windows of a smaller image without padding; the indices are those of the whole input anyway.
     inside = not any(n.attr("pads") or ()) and not n.attr("ceil_mode", 0) and n.attr("auto_pad", "NOTSET") == "NOTSET"
     if apart and inside and n.op.target.alone and dy.dtype == ir.DataType.FLOAT:
-        return n.op.MaxUnpool(dy, indices, n.x[0].shape(), kernel_shape=kernel, strides=n.attr("strides", ones))
+        back = n.op.MaxUnpool(dy, indices, n.x[0].shape(), kernel_shape=kernel, strides=n.attr("strides", ones))
+        back.value.shape = n.x[0].value.shape
+        return back
     return add_at(indices, dy, n.x[0], unique=apart)
 
 
