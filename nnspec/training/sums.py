@@ -54,6 +54,9 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
     if scaling is not None:
         out = scaling.outputs[0]
         gone.insert(0, scaling)
+    addition = _only_reader(out, "Add")
+    if addition is not None:
+        factor = -factor
     flat = x if len(dims) == 2 else ops.Reshape(x, [-1, math.prod(columns)])
     # Axes of one symbol are of one length, so that most sums share their ones.
     length: object = dims[0] if len(dims) - len(columns) == 1 and dims[0] is not None else flat
@@ -65,7 +68,14 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
     result = [1] * (len(dims) - len(columns)) * kept + columns
     if len(result) != 1:
         total = ops.Reshape(total, result)
-    total.type, total.shape = out.type, ir.Shape(result)
+    if addition is not None:
+        # ONNX Runtime would make one node of product and addition, and run that after all others: until then it would
+        # keep what is summed up.
+        addition.op_type = "Sub"
+        if addition.inputs[0] is out:
+            addition.replace_input_with(0, addition.inputs[1])
+            addition.replace_input_with(1, out)
+    total.type, total.shape = out.type, out.shape
     name, out.name = out.name, None
     total.name = name
     ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=True)
@@ -74,10 +84,18 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
 
 def _factor(total: ir.Value) -> tuple[float, ir.Node | None]:
     """Return what a sum is multiplied by, where nothing else reads it, and the node that does it: no ones then."""
-    readers = total.consumers()
-    reader = next(iter(readers)) if len(readers) == 1 and not total.is_graph_output() else None
-    if reader is None or reader.op_type != "Mul" or reader.domain:
+    reader = _only_reader(total, "Mul")
+    if reader is None:
         return 1.0, None
     other = reader.inputs[1] if reader.inputs[0] is total else reader.inputs[0]
     tensor = None if other is None else other.const_value
     return (float(tensor.numpy()), reader) if tensor is not None and not len(tensor.shape) else (1.0, None)
+
+
+def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
+    """Return the node of this kind that is a value's one and only reader."""
+    readers = value.consumers()
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    reader = next(iter(readers))
+    return reader if reader.op_type == op_type and not reader.domain else None
