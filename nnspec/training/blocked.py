@@ -17,6 +17,7 @@ from nnspec.ops import Ops, Target, dims_of
 
 DOMAIN = "com.microsoft.nchwc"
 
+
 def use_blocks(graph: ir.Graph, target: Target) -> None:
     """Let the convolutions of a graph that gain by it run in blocks of channels; in place."""
     found = [c for node in graph if (c := _convolution(node, target)) is not None]
@@ -81,9 +82,9 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     flat = len(dims_of(x) or ()) == 3
     attributes = {
         "group": one.channels if one.depthwise else 1,
-        "strides": _twice(node.attributes.get_ints("strides", None), flat, 1),
-        "dilations": _twice(node.attributes.get_ints("dilations", None), flat, 1),
-        "pads": _pads(node.attributes.get_ints("pads", None), flat),
+        "strides": _setting(node, "strides", flat, 1),
+        "dilations": _setting(node, "dilations", flat, 1),
+        "pads": _setting(node, "pads", flat, 0),
         "kernel_shape": None if one.kernel is None else [1, *one.kernel] if flat else list(one.kernel),
         "activation": None if relu is None else "Relu",
     }
@@ -110,19 +111,12 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     ops.graph.remove(node, safe=True)
 
 
-def _twice(values: object, flat: bool, default: int) -> list[int] | None:
-    """Give a setting of one axis to a further axis in front."""
-    if values is None:
-        return None
-    found = [int(v) for v in values]  # type: ignore[attr-defined]
-    return [default, *found] if flat else found
-
-
-def _pads(values: object, flat: bool) -> list[int] | None:
-    if values is None:
-        return None
-    found = [int(v) for v in values]  # type: ignore[attr-defined]
-    return [0, found[0], 0, found[1]] if flat else found
+def _setting(node: ir.Node, name: str, flat: bool, before: int) -> list[int] | None:
+    """Return a setting of the axes of space; where there is one axis, with `before` for a further one in front."""
+    values = node.attributes.get_ints(name, None)
+    if values is None or not flat:
+        return None if values is None else list(values)
+    return [before, values[0]] if len(values) == 1 else [before, values[0], before, values[1]]
 
 
 class _Layout:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from nnspec.ops import CUDA
 from nnspec.recipe import Recipe
 from nnspec.training.fixed import fix_sizes, open_symbols, sizes_of
 from nnspec.training.precision import NO_BFLOAT16
@@ -66,7 +67,7 @@ class Verdict:
 
 def examine(recipe: Recipe, sizes: Mapping[str, int] | None = None) -> Verdict:
     """Say what prevents a CUDA graph of a recipe's step at its batch; `sizes` are those of further symbols."""
-    model = fix_sizes(build(recipe).step, sizes_of(recipe, sizes))
+    model = fix_sizes(build(recipe, CUDA).step, sizes_of(recipe, sizes))
     return Verdict(recipe.name, recipe.batch, tuple(open_symbols(model.graph)), tuple(obstacles(model.graph)))
 
 

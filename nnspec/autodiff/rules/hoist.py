@@ -77,10 +77,10 @@ class _Hoist:
         return self.known[value]
 
     def _find(self, value: ir.Value) -> bool:
-        if self._fixed(value):
+        if self._fixed(value) or dims_of(value) is None:
             return False
         if self.steps.owns(value):
-            return dims_of(value) is not None
+            return True
         node = value.producer()
         if node is None or value.graph is not self.inner.graph or node.domain or value.dtype is None:
             return False
@@ -140,11 +140,16 @@ class _Hoist:
     def _meet(self, a: ir.Value, b: ir.Value) -> bool:
         return self._rank(a) == self._rank(b)
 
+    def _alike(self, a: ir.Value, b: ir.Value) -> bool:
+        """Return whether two values have the same dims for certain."""
+        dims = dims_of(a)
+        return dims is not None and None not in dims and dims == dims_of(b)
+
     def _join(self, node: ir.Node) -> None:
         parts = []
         for value in node.inputs:
             found = self._parted(value) if value is not None and self._alone(value) else None
-            if found is None or not dims_of(found[0]) == dims_of(found[1]) == dims_of(value):  # type: ignore[arg-type]
+            if found is None or not self._alike(*found):
                 return
             parts.append(found)
         axis = node.attributes["axis"].as_int()
