@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -232,21 +231,29 @@ def _from_shape_data(
 
 def _quotient(source: Dims | None, rest: list[int | str | None]) -> int | str | None:
     """Return the dim that fills `rest` up to the size of `source`, if it is a plain product."""
-    if source is None:
+    if source is None or None in source or None in rest:
         return None
-    left = list(source)
-    for dim in rest:
-        if dim is None:
+    number, left = _factors(source)
+    over, names = _factors(rest)
+    for name in names:
+        if name not in left:
             return None
-        if isinstance(dim, str):
-            if dim not in left:
-                return None
-            left.remove(dim)
-    number = math.prod(d for d in left if isinstance(d, int))
-    over = math.prod(d for d in rest if isinstance(d, int))
+        left.remove(name)
     if over == 0 or number % over:
         return None
-    return product([d for d in left if not isinstance(d, int)] + [number // over])
+    return product([*left, number // over])
+
+
+def _factors(dims: Iterable[int | str | None]) -> tuple[int, list[str]]:
+    """Return the product of dims as a number and symbols; `64*batch` is a product already."""
+    number, names = 1, []
+    for dim in dims:
+        for factor in str(dim).split("*") if isinstance(dim, int) or not set(dim or "") & set(" +-/(") else [str(dim)]:
+            if factor.isdigit():
+                number *= int(factor)
+            else:
+                names.append(factor)
+    return number, names
 
 
 def _control_flow(

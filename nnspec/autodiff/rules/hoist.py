@@ -24,12 +24,14 @@ Read = Callable[[Term, int, int, ir.Value], ir.Value]
 """Makes a stacked value an input of the loop's body: the value, its axis, the direction of reading, what it is like."""
 
 
-def hoist(inner: Ops, outer: Emit, steps: Steps, read: Read, keep: list[ir.Value]) -> dict[ir.Value, ir.Value]:
+def hoist(
+    inner: Ops, outer: Emit, steps: Steps, read: Read, keep: list[ir.Value], move: bool
+) -> dict[ir.Value, ir.Value]:
     """Take factors out of the body that `inner` builds; return what now stands for those values of `keep` that moved.
 
-    `keep` are the body's results.
+    `keep` are the body's results. Without `move` products are only reordered, so that numbers come out the same.
     """
-    return _Hoist(inner, outer, steps, read, keep).run()
+    return _Hoist(inner, outer, steps, read, keep).run(move)
 
 
 class _Hoist:
@@ -42,10 +44,12 @@ class _Hoist:
         self.renamed: dict[ir.Value, ir.Value] = {}
         """Results of the body that another value stands for."""
 
-    def run(self) -> dict[ir.Value, ir.Value]:
+    def run(self, move: bool) -> dict[ir.Value, ir.Value]:
         for node in list(self.inner.graph):
             self._gather(node)
         self.inner.prune(0, keep=list(self.keep))
+        if not move:
+            return self.renamed
         moved: dict[ir.Value, ir.Value] = {}
         for node in list(self.inner.graph):
             if self._made(node):

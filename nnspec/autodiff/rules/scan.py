@@ -157,8 +157,9 @@ class _Backward:
         """Append the backward Scan; return its final states and its stacked outputs."""
         results = [c.after for c in carried] + [value for value, _, _ in self.emits]
         self.inner.prune(0, keep=results)
-        if RECOMPUTE not in self.n.node.metadata_props and self.steps.one_way:
-            self.replaced |= hoist(self.inner, self.outer, self.steps, self._read, results)
+        if self.steps.one_way:
+            move = RECOMPUTE not in self.n.node.metadata_props
+            self.replaced |= hoist(self.inner, self.outer, self.steps, self._read, results, move)
             results = [self.replaced.get(v, v) for v in results]
         self._import(results)
         results = [self.replaced.get(v, v) for v in results]
