@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nnspec.ops import Ops, Target, dims_of
+from nnspec.training.rewrite import only_reader, put_in_place
 
 DOMAIN = "com.microsoft.nchwc"
 
@@ -74,10 +75,7 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     y = node.outputs[0]
     assert x is not None
     assert w is not None
-    after = y.consumers()
-    relu = next(iter(after)) if len(after) == 1 and not y.is_graph_output() else None
-    if relu is not None and (relu.op_type != "Relu" or relu.domain):
-        relu = None
+    relu = only_reader(y, "Relu")
     out = y if relu is None else relu.outputs[0]
     flat = len(dims_of(x) or ()) == 3
     attributes = {
@@ -103,12 +101,7 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     if flat:
         result = ops.Squeeze(result, [2])
     result.type, result.shape = out.type, out.shape
-    name, out.name = out.name, None
-    result.name = name
-    ir.convenience.replace_all_uses_with(out, result, replace_graph_outputs=True)
-    if relu is not None:
-        ops.graph.remove(relu, safe=True)
-    ops.graph.remove(node, safe=True)
+    put_in_place(ops.graph, out, result, [node] if relu is None else [relu, node])
 
 
 def _setting(node: ir.Node, name: str, flat: bool, before: int) -> list[int] | None:

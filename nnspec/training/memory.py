@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nnspec.autodiff.driver import captured
-from nnspec.ops import PORTABLE, Target, dims_of
+from nnspec.ops import dims_of
 from nnspec.recipe import Recipe
 from nnspec.training.arena import Arena, Chunk
 from nnspec.training.fixed import fix_sizes, open_symbols, sizes_of
@@ -73,11 +73,9 @@ class TrainingMemory:
         return sum(parts) + self.fragments
 
 
-def training_memory(
-    recipe: Recipe, sizes: Mapping[str, int] | None = None, target: Target = PORTABLE
-) -> TrainingMemory:
+def training_memory(recipe: Recipe, sizes: Mapping[str, int] | None = None) -> TrainingMemory:
     """Predict the peak memory of one training step at the recipe's batch; `sizes` are those of other symbols."""
-    return measure_program(build(recipe, target), sizes_of(recipe, sizes))
+    return measure_program(build(recipe), sizes_of(recipe, sizes))
 
 
 def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemory:

@@ -10,6 +10,7 @@ import math
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
+from nnspec.training.rewrite import only_reader, put_in_place
 
 _COLUMNS = 8
 """With fewer columns there is nothing to gain."""
@@ -54,7 +55,7 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
     if scaling is not None:
         out = scaling.outputs[0]
         gone.insert(0, scaling)
-    addition = _only_reader(out, "Add")
+    addition = only_reader(out, "Add")
     if addition is not None:
         factor = -factor
     flat = x if len(dims) == 2 else ops.Reshape(x, [-1, math.prod(columns)])
@@ -76,26 +77,14 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
             addition.replace_input_with(0, addition.inputs[1])
             addition.replace_input_with(1, out)
     total.type, total.shape = out.type, out.shape
-    name, out.name = out.name, None
-    total.name = name
-    ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=True)
-    ops.graph.remove(gone, safe=True)
+    put_in_place(ops.graph, out, total, gone)
 
 
 def _factor(total: ir.Value) -> tuple[float, ir.Node | None]:
     """Return what a sum is multiplied by, where nothing else reads it, and the node that does it: no ones then."""
-    reader = _only_reader(total, "Mul")
+    reader = only_reader(total, "Mul")
     if reader is None:
         return 1.0, None
     other = reader.inputs[1] if reader.inputs[0] is total else reader.inputs[0]
     tensor = None if other is None else other.const_value
     return (float(tensor.numpy()), reader) if tensor is not None and not len(tensor.shape) else (1.0, None)
-
-
-def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
-    """Return the node of this kind that is a value's one and only reader."""
-    readers = value.consumers()
-    if len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    reader = next(iter(readers))
-    return reader if reader.op_type == op_type and not reader.domain else None
