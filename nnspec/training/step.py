@@ -27,6 +27,7 @@ from nnspec.training.random import Random
 from nnspec.training.recompute import recompute
 from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
+from nnspec.training.sizes import read_sizes_off_inputs
 from nnspec.training.sums import sum_by_products
 from nnspec.training.work import work
 
@@ -300,12 +301,12 @@ def _finish(
             graph.inputs.append(value)
     finish_outputs(lowered, outputs)
     simplify(graph)
+    read_sizes_off_inputs(graph)
     if target.cpu:
         sum_by_products(graph)
     if target.block:
         use_blocks(graph, target)
-    if target.cpu:
-        simplify(graph)
+    simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]
     for value in unused:
         graph.inputs.remove(value)
