@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def export_command(
             recipe = recipe.model_copy(update={"seed": seed})
         program = build(recipe)
         if weights is not None:
-            program.state.update(read_weights(weights, recipe.network))
+            program = replace(program, state={**program.state, **read_weights(weights, recipe.network)})
         written = save_program(program, output.with_suffix("") if output.suffix in (".onnx", ".json") else output)
     else:
         from nnspec.compile import compile_network, initial_weights

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ _MOVERS = frozenset("reshape flatten squeeze unsqueeze transpose slice split con
 
 @dataclass(frozen=True)
 class State:
-    """A tensor that lives from step to step; `start` is its first value, zeros where there is none."""
+    """A tensor that lives from step to step; `start` makes its first value, zeros where there is none."""
 
     name: str
     input: str
@@ -34,7 +34,7 @@ class State:
     dtype: str
     shape: tuple[int | str, ...]
     kind: str
-    start: NDArray[Any] | None = None
+    start: Callable[[], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -240,4 +240,3 @@ def network_to_predict(network: Network) -> Network:
             "masks": {s: name for s, name in network.masks.items() if name in {i.name for i in inputs}},
         }
     )
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,25 @@ from numpy.typing import NDArray
 
 FORMAT = "nnspec-training"
 VERSION = 1
+
+
+class Start(Mapping[str, NDArray[Any]]):
+    """The state that training starts from, by name; each tensor is made whenever it is asked for, and always the same.
+
+    So nobody holds the weights of a large network twice while it is trained.
+    """
+
+    def __init__(self, made_by: Mapping[str, Callable[[], NDArray[Any]]]) -> None:
+        self._made_by = made_by
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._made_by[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made_by)
+
+    def __len__(self) -> int:
+        return len(self._made_by)
 
 
 @dataclass(frozen=True)
@@ -27,7 +47,7 @@ class Program:
     step: ir.Model
     eval: ir.Model
     predict: ir.Model
-    state: dict[str, NDArray[Any]] = field(repr=False)
+    state: Mapping[str, NDArray[Any]] = field(repr=False)
 
 
 def save(program: Program, prefix: str | Path) -> Path:

@@ -17,7 +17,9 @@ from nnspec.training.rewrite import put_in_place
 def read_sizes_off_inputs(graph: ir.Graph) -> None:
     """Let the graph's inputs answer for the shapes of tensors whose dims are numbers and those of inputs; in place."""
     found = [
-        (node, dims) for node in graph if node.op_type in ("Shape", "Size") and (dims := _asked(graph, node)) is not None
+        (node, dims)
+        for node in graph
+        if node.op_type in ("Shape", "Size") and (dims := _asked(graph, node)) is not None
     ]
     if not found:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +23,7 @@ from nnspec.training.blocked import use_blocks
 from nnspec.training.joined import join, part, small
 from nnspec.training.manifest import State, describe, figures, network_to_predict
 from nnspec.training.precision import PRECISIONS, halve, protect, single
-from nnspec.training.program import Program
+from nnspec.training.program import Program, Start
 from nnspec.training.random import Random
 from nnspec.training.recompute import recompute
 from nnspec.training.scaling import LossScale
@@ -44,7 +45,7 @@ def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
     step, states = _step(recipe, target if recipe.precision == "float32" else PORTABLE)
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
-    initial = {s.name: s.start for s in states if s.start is not None}
+    initial = Start({s.name: s.start for s in states if s.start is not None})
     manifest = {**describe(recipe, states), "work": work(step.graph, {BATCH: recipe.batch})}
     return Program(manifest, step, evaluate, predict, initial)
 
@@ -75,12 +76,13 @@ class _Builder:
             name = self.name(wanted)
             self.values[wanted] = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
             output = self.name(f"{name}.next") if kind == "counter" else None
-            self.states.append(State(wanted, name, output, "int64", (), kind, np.array(start, np.int64)))
+            self.states.append(State(wanted, name, output, "int64", (), kind, partial(np.array, start, np.int64)))
         return self.values[wanted]
 
     def weight(self, weight: Weight, value: ir.Value, kind: str, changes: bool) -> None:
         """Enter a weight or buffer into the state."""
-        start = initializers.sample(weight.init, weight.shape, weight.fan, weight.name, self.recipe.seed)
+        drawn_from = (weight.init, weight.shape, weight.fan, weight.name, self.recipe.seed)
+        start = partial(initializers.sample, *drawn_from)
         output = self.name(f"{weight.name}.next") if changes else None
         self.values[weight.name] = value
         self.states.append(State(weight.name, weight.name, output, "float32", weight.shape, kind, start))
@@ -98,7 +100,7 @@ class _Builder:
         name = self.name(f"{owner}.{slot}")
         value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
         self.values[name] = value
-        start = np.zeros(shape, np.float32)
+        start = partial(np.zeros, shape, np.float32)
         self.states.append(State(name, name, self.name(f"{name}.next"), "float32", shape, "optimizer", start))
         return value
 

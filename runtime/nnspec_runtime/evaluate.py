@@ -79,7 +79,7 @@ class GraphRunner:
         if order is not None:
             batches.begin(order)
         chained = [one for one in self._carried if one.output in self.results]
-        initial = self.program.initial_state() if self._carried else {}
+        initial = self.program.initial_state("carry") if self._carried else {}
         carried = {one.name: ort_value(initial[one.name], self.device) for one in self._carried}
         loader = open_loader(batches)
         try:

@@ -248,8 +248,8 @@ class Program:
             raise ProgramError(f"the {which} graph is not an ONNX model: {first_line(error)}") from error
         return {one.name for one in proto.graph.input}
 
-    def initial_state(self) -> dict[str, Array]:
-        """Return the state that training starts from, by name.
+    def initial_state(self, kind: str | None = None) -> dict[str, Array]:
+        """Return the state that training starts from, by name; with `kind` that of one kind alone.
 
         Optimizer state, counters and carried states that the state file leaves out start at zero; anything
         else that is missing, and any tensor of another shape or dtype, raises ProgramError.
@@ -262,6 +262,8 @@ class Program:
         problems: list[str] = []
         state: dict[str, Array] = {}
         for one in self.manifest.state:
+            if kind not in (None, one.kind):
+                continue
             shape = self.state_shape(one)
             array = given.get(one.name)
             if array is None and one.kind in ("optimizer", "counter", "carry"):
