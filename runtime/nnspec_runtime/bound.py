@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FEW_MACS = 10_000_000
 """Multiply-adds of a step up to which handing work to further threads costs more than they do in that time."""
 FEW_BYTES = 16 * 2**20
-"""Bytes of all tensors of a step up to which a second block of that size is worth the time that it saves."""
+"""Bytes of all tensors of a step up to which the memory that planning takes is worth the time that it saves."""
 
 
 class BoundSession:
@@ -76,9 +76,9 @@ class StepSessions:
         self, model: bytes | Path, device: Device, inputs: Sequence[Input], rows: int, work: Work | None = None
     ) -> None:
         self._model = model
-        self._pattern = False
+        self._planned = False
         if work is not None and device.kind == "cpu":
-            self._pattern = work.bytes <= FEW_BYTES
+            self._planned = work.bytes <= FEW_BYTES
             device = replace(device, threads=1) if work.macs <= FEW_MACS else device
         self._device = device
         self._rows = rows
@@ -99,7 +99,7 @@ class StepSessions:
 
     def _open(self, sizes: Mapping[str, int] | None, recorded: bool = False) -> ort.InferenceSession:
         return open_session(
-            self._model, self._device, "step", sizes, recorded=recorded, shared=True, pattern=self._pattern
+            self._model, self._device, "step", sizes, recorded=recorded, shared=True, planned=self._planned
         )
 
     @cached_property

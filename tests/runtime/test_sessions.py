@@ -230,7 +230,7 @@ def test_the_two_sessions_share_their_memory_and_give_it_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("work", "threads", "pattern"),
+    ("work", "threads", "planned"),
     [
         ({"macs": 1000, "bytes": 1000}, 1, True),
         ({"macs": 10**9, "bytes": 1000}, 2, True),
@@ -239,16 +239,16 @@ def test_the_two_sessions_share_their_memory_and_give_it_back(tmp_path):
     ],
     ids=["small", "many products", "large", "unknown"],
 )
-def test_a_small_step_runs_on_one_thread(work, threads, pattern, monkeypatch) -> None:
+def test_a_small_step_runs_on_one_thread(work, threads, planned, monkeypatch) -> None:
     seen = []
     opened = bound.open_session
 
     def spy(model, device, *args, **settings):
-        seen.append((device.threads, settings["pattern"]))
+        seen.append((device.threads, settings["planned"]))
         return opened(model, device, *args, **settings)
 
     monkeypatch.setattr(bound, "open_session", spy)
     program = programs.mlp()
     manifest = program.manifest.model_copy(update={"work": None if work is None else Work(**work)})
     TrainingSession(replace(program, manifest=manifest), Device(threads=2))
-    assert seen == [(threads, pattern)]
+    assert seen == [(threads, planned)]
