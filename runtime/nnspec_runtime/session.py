@@ -129,8 +129,8 @@ def open_session(
         _preload_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # The pattern is one more block as large as all tensors of a run, beside what the first run took. With reuse, a tensor
-    # nobody reads any more is kept until another one of its size is made, however late.
+    # The pattern is one more block as large as all tensors of a run, beside what the first run took. With reuse, the
+    # memory of a tensor that nobody reads any more is kept for the next one of its size, however late that comes.
     options.enable_mem_pattern = planned
     options.enable_mem_reuse = planned or device.kind != "cpu"
     options.intra_op_num_threads = device.threads

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from nnspec.autodiff.rules import kernel_gradient
 from nnspec.autodiff.rules.kernel_gradient import LOWERINGS, choose
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
@@ -117,8 +118,22 @@ def _model(shape: str, lowering: str | None, symbolic: bool, target: Target) -> 
 @pytest.mark.parametrize("symbolic", [False, True], ids=["fixed", "symbolic"])
 @pytest.mark.parametrize(("shape", "lowering"), _cases())
 def test_lowering(shape: str, lowering: str, symbolic: bool) -> None:
-    x, w, settings = SHAPES[shape]
     model, out = _model(shape, lowering, symbolic, Target())
+    _check(model, shape, SHAPES[shape][0], out)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 9])
+@pytest.mark.parametrize("shape", [s for s in SHAPES if SHAPES[s][2].get("group", 1) == 1])
+def test_parts_of_the_batch(shape: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some parts are empty where there are fewer samples than parts."""
+    monkeypatch.setattr(kernel_gradient, "_LARGE", 1)
+    model, out = _model(shape, "lags", True, Target())
+    assert sum(node.op_type == "Sum" for node in model.graph) == 1
+    _check(model, shape, (batch, *SHAPES[shape][0][1:]), (batch, *out[1:]))
+
+
+def _check(model: ir.Model, shape: str, x: tuple[int, ...], out: tuple[int, ...]) -> None:
+    _, w, settings = SHAPES[shape]
     rng = np.random.default_rng(3)
     feeds = {"x": rng.standard_normal(x).astype(np.float32), "dy": rng.standard_normal(out).astype(np.float32)}
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])

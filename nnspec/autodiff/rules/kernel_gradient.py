@@ -16,6 +16,10 @@ from nnspec.autodiff.rules import costs
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Term
 
+_LARGE = 2**17
+"""Elements of a kernel's gradient from which each sample has its own only in parts of the batch, to save memory."""
+_PARTS = 4
+
 WeightGradient = Callable[[Term, Term, Term, Window, int], Term]
 
 
@@ -101,24 +105,38 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     columns would take k k. A convolution whose filters are the unit vectors makes all copies at once, padded. Only
     without groups.
     """
+    op = x.op
     filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
     on_x = _shifted_on_x(window, depth, filters)
     axes = range(window.axes)
     begins = [window.begins[i] if i in on_x else window.extent[i] - 1 - window.begins[i] for i in axes]
     ends = [window.ends[i] if i in on_x else window.extent[i] - 1 - window.ends[i] for i in axes]
-    xs = _shifted(x, depth, window, on_x, begins, ends)
     rest = [i for i in axes if i not in on_x]
-    ds = _shifted(dy, filters, window, rest, begins, ends, turned=True)
     kernel = window.kernel
     left, right = [depth, *(kernel[i] for i in on_x)], [filters, *(kernel[i] for i in rest)]
     order = [*(len(left) + 1 + rest.index(i) if i in rest else 1 + on_x.index(i) for i in axes)]
-    if math.prod(left) >= math.prod(right):
-        # The larger operand stands left: the right one is what the product has to rearrange.
-        whole, order = (xs @ ds.swap()).sum([0], keepdims=False).reshape([*left, *right]), [len(left), 0, *order]
-    else:
-        whole = (ds @ xs.swap()).sum([0], keepdims=False).reshape([*right, *left])
-        order = [0, len(right), *((o - len(left) if o >= len(left) else o + len(right)) for o in order)]
-    return whole.transpose(order)
+    # The larger operand stands left: the right one is what the product has to rearrange.
+    x_left = math.prod(left) >= math.prod(right)
+    parts = _PARTS if math.prod(left) * math.prod(right) >= _LARGE else 1
+    sums = []
+    for some_x, some_dy in zip(_parted(x, parts), _parted(dy, parts), strict=True):
+        xs = _shifted(some_x, depth, window, on_x, begins, ends)
+        ds = _shifted(some_dy, filters, window, rest, begins, ends, turned=True)
+        sums.append((xs @ ds.swap() if x_left else ds @ xs.swap()).sum([0], keepdims=False))
+    total = op.Sum(*sums) if parts > 1 else sums[0]
+    if x_left:
+        return total.reshape([*left, *right]).transpose([len(left), 0, *order])
+    order = [0, len(right), *((o - len(left) if o >= len(left) else o + len(right)) for o in order)]
+    return total.reshape([*right, *left]).transpose(order)
+
+
+def _parted(t: Term, count: int) -> list[Term]:
+    """Return a tensor in parts of the batch; where there are fewer samples than parts, some are empty."""
+    if count == 1:
+        return [t]
+    op, size = t.op, t.shape(0, 1)
+    bounds = [op.const([0]), *(op.Div(op.Mul(size, [i]), [count]) for i in range(1, count)), size]
+    return [op.Slice(t, first, end, [0]) for first, end in itertools.pairwise(bounds)]
 
 
 def _shifted_on_x(window: Window, depth: int, filters: int) -> list[int]:
