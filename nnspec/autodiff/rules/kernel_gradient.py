@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import onnx_ir as ir
 
 from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.rules import costs
@@ -117,7 +118,7 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     order = [*(len(left) + 1 + rest.index(i) if i in rest else 1 + on_x.index(i) for i in axes)]
     # The larger operand stands left: the right one is what the product has to rearrange.
     x_left = math.prod(left) >= math.prod(right)
-    parts = _PARTS if math.prod(left) * math.prod(right) >= _LARGE else 1
+    parts = _PARTS if math.prod(left) * math.prod(right) >= _LARGE and _sized(x) and _sized(dy) else 1
     sums = []
     for some_x, some_dy in zip(_parted(x, parts), _parted(dy, parts), strict=True):
         xs = _shifted(some_x, depth, window, on_x, begins, ends)
@@ -136,7 +137,10 @@ def _parted(t: Term, count: int) -> list[Term]:
         return [t]
     op, size = t.op, t.shape(0, 1)
     bounds = [op.const([0]), *(op.Div(op.Mul(size, [i]), [count]) for i in range(1, count)), size]
-    return [op.Slice(t, first, end, [0]) for first, end in itertools.pairwise(bounds)]
+    parts = [op.Slice(t, first, end, [0]) for first, end in itertools.pairwise(bounds)]
+    for part in parts:
+        part.value.shape = ir.Shape([None, *t.dims[1:]])
+    return parts
 
 
 def _shifted_on_x(window: Window, depth: int, filters: int) -> list[int]:
@@ -178,7 +182,9 @@ def _shifted(
         filters = np.tile(unit, (channels, 1)).reshape(channels * copies, 1, *kernel)
         unit_vectors = t.op.const(filters, t.dtype)
         t = t.op.Conv(t, unit_vectors, kernel_shape=kernel, group=channels, **settings)
-    return t.op.Reshape(t, [0, channels * copies, -1])
+    # An empty part of a batch leaves no room for -1.
+    places = math.prod(_ints(t.dims[2:])) if _sized(t) else -1
+    return t.op.Reshape(t, [0, channels * copies, places])
 
 
 def by_stacked(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
