@@ -35,6 +35,8 @@ class State:
     shape: tuple[int | str, ...]
     kind: str
     start: Callable[[], NDArray[Any]] | None = None
+    in_place: bool = False
+    """Whether input and output may be one buffer."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def describe(recipe: Recipe, states: list[State]) -> dict[str, Any]:
                 "dtype": s.dtype,
                 "shape": list(s.shape),
                 "kind": s.kind,
+                "in_place": s.in_place,
             }
             for s in states
         ],

@@ -86,7 +86,7 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
     of = {value.name: size_of(value) for value in model.graph.inputs}
     weights = sum(of.get(s["input"], 0) for s in states if s["kind"] in ("weight", "frozen", "buffer"))
     every = sum(of.get(s["input"], 0) for s in states)
-    again = sum(of.get(s["input"], 0) for s in states if s["output"] is not None)
+    again = sum(of.get(s["input"], 0) for s in states if s["output"] is not None and not s["in_place"])
     # Each of the two sets of buffers has its own for the batch, so that one fills while the other is read.
     data = 2 * sum(of.get(i["name"], 0) for i in program.manifest["inputs"])
     bound = {s["output"] for s in states}

@@ -20,6 +20,7 @@ from nnspec.lower import BATCH, Lowered, finish_outputs, lower
 from nnspec.ops import IR_VERSION, OPSET, PORTABLE, Ops, Target
 from nnspec.recipe import Recipe, Time
 from nnspec.training.blocked import use_blocks
+from nnspec.training.in_place import write_in_place
 from nnspec.training.joined import join, part, small
 from nnspec.training.manifest import State, describe, figures, network_to_predict
 from nnspec.training.precision import PRECISIONS, halve, protect, single
@@ -34,6 +35,8 @@ from nnspec.training.work import work
 
 _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
 """Counters of the state where the loss is scaled."""
+_MOVED = ("weight", "optimizer")
+"""Kinds of state that the optimizer moves."""
 
 
 def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
@@ -133,6 +136,10 @@ def _step(recipe: Recipe, target: Target) -> tuple[ir.Model, list[State]]:
             outputs[state.output] = results[state.name]
     used = _finish(lowered, outputs, builder.values.values(), target)
     builder.states = [s for s in builder.states if s.input in used or s.kind in ("weight", "frozen", "buffer")]
+    if target.alone:
+        moving_on = [(builder.values[s.name], s.output) for s in builder.states if s.kind in _MOVED and s.output]
+        one_buffer = write_in_place(lowered.graph, moving_on)
+        builder.states = [replace(s, in_place=s.input in one_buffer) for s in builder.states]
     return _model(lowered), builder.states
 
 

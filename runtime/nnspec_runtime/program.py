@@ -61,7 +61,10 @@ class Input(_Part):
 
 
 class State(_Part):
-    """One tensor that lives from step to step; `output` is null where no step changes it."""
+    """One tensor that lives from step to step; `output` is null where no step changes it.
+
+    `in_place`: on a CPU, the step graph may read and write it in one buffer.
+    """
 
     name: str
     input: str
@@ -69,6 +72,7 @@ class State(_Part):
     dtype: DType
     shape: tuple[Dim, ...] = ()
     kind: Literal["weight", "frozen", "buffer", "optimizer", "counter", "constant", "carry"]
+    in_place: bool = False
 
     @property
     def numpy(self) -> np.dtype[Any]:

@@ -34,7 +34,8 @@ class TrainingSession:
 
     Every state that the step changes has two buffers. One IO binding reads the first set and writes the second, the
     other reads the second and writes the first; both are bound once, and steps alternate between them. An input and an
-    output in one buffer would save memory, but onnxruntime does not check that, and may corrupt it silently.
+    output in one buffer save memory, but onnxruntime does not check that, and may corrupt it silently: on the CPU those
+    states have one of which the manifest says that it is safe. A step that fails may leave those changed.
 
     Batches of the size in the settings run in a session made for that size, where all that hangs on it is computed
     beforehand. For batches of other sizes, such as the last of an epoch, a session that takes any size is opened when
@@ -143,7 +144,7 @@ class TrainingSession:
     def _bind_state(self, one: State, array: Array) -> None:
         """Give a state its buffers, the given content in the one to be read next, and bind them to both bindings."""
         current = ort_value(array, self.device)
-        if one.output is None:
+        if one.output is None or (one.in_place and self.device.kind == "cpu"):
             pair = (current, current)
         else:
             other = empty_value(array.shape, array.dtype, self.device)

@@ -10,16 +10,15 @@ import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import onnx_ir as ir
 
 from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.rules import costs
 from nnspec.autodiff.rules.window import Window
-from nnspec.autodiff.terms import Term
+from nnspec.autodiff.terms import Emit, Term
 
 _LARGE = 2**17
 """Elements of a kernel's gradient from which each sample has its own only in parts of the batch, to save memory."""
-_PARTS = 4
+_PARTS = 8
 
 WeightGradient = Callable[[Term, Term, Term, Window, int], Term]
 
@@ -106,7 +105,6 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     columns would take k k. A convolution whose filters are the unit vectors makes all copies at once, padded. Only
     without groups.
     """
-    op = x.op
     filters, depth = _fixed(w.dims[0]), _fixed(w.dims[1])
     on_x = _shifted_on_x(window, depth, filters)
     axes = range(window.axes)
@@ -118,29 +116,40 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     order = [*(len(left) + 1 + rest.index(i) if i in rest else 1 + on_x.index(i) for i in axes)]
     # The larger operand stands left: the right one is what the product has to rearrange.
     x_left = math.prod(left) >= math.prod(right)
-    parts = _PARTS if math.prod(left) * math.prod(right) >= _LARGE and _sized(x) and _sized(dy) else 1
-    sums = []
-    for some_x, some_dy in zip(_parted(x, parts), _parted(dy, parts), strict=True):
-        xs = _shifted(some_x, depth, window, on_x, begins, ends)
-        ds = _shifted(some_dy, filters, window, rest, begins, ends, turned=True)
-        sums.append((xs @ ds.swap() if x_left else ds @ xs.swap()).sum([0], keepdims=False))
-    total = op.Sum(*sums) if parts > 1 else sums[0]
+
+    def operands(x: Term, dy: Term) -> tuple[Term, Term]:
+        xs = _shifted(x, depth, window, on_x, begins, ends)
+        ds = _shifted(dy, filters, window, rest, begins, ends, turned=True)
+        return (xs, ds) if x_left else (ds, xs)
+
+    if math.prod(left) * math.prod(right) >= _LARGE:
+        total = _sample_by_sample(x, dy, operands)
+    else:
+        a, b = operands(x, dy)
+        total = (a @ b.swap()).sum([0], keepdims=False)
     if x_left:
         return total.reshape([*left, *right]).transpose([len(left), 0, *order])
     order = [0, len(right), *((o - len(left) if o >= len(left) else o + len(right)) for o in order)]
     return total.reshape([*right, *left]).transpose(order)
 
 
-def _parted(t: Term, count: int) -> list[Term]:
-    """Return a tensor in parts of the batch; where there are fewer samples than parts, some are empty."""
-    if count == 1:
-        return [t]
-    op, size = t.op, t.shape(0, 1)
-    bounds = [op.const([0]), *(op.Div(op.Mul(size, [i]), [count]) for i in range(1, count)), size]
-    parts = [op.Slice(t, first, end, [0]) for first, end in itertools.pairwise(bounds)]
-    for part in parts:
-        part.value.shape = ir.Shape([None, *t.dims[1:]])
-    return parts
+def _sample_by_sample(x: Term, dy: Term, operands: Callable[[Term, Term], tuple[Term, Term]]) -> Term:
+    """Return the sum of the products of all samples, made in a loop: each is added to those before as it is made.
+
+    Without the loop a product for each sample, and the operands of all, would be there at once.
+    """
+    body = x.op.ops.subgraph([], "samples")
+    op = Emit(body)
+    one, another = (
+        Term(body.input(name, t.dtype, t.dims[1:]), op).unsqueeze([0]) for name, t in (("x", x), ("dy", dy))
+    )
+    a, b = (op.Reshape(t, list(t.dims[1:]) if _sized(t) else [t.dims[1], -1]) for t in operands(one, another))
+    size = [int(t.dims[0]) for t in (a, b)]  # type: ignore[arg-type]
+    total = body.input("total", x.dtype, tuple(size))
+    body.graph.inputs[:] = [total, *body.graph.inputs[:2]]
+    body.graph.outputs.append(op.Gemm(a, b, Term(total, op), transB=1).value)
+    start = x.op.Expand(x.like(0), size)
+    return x.op.Scan(start, x, dy, body=body.graph, num_scan_inputs=2)
 
 
 def _shifted_on_x(window: Window, depth: int, filters: int) -> list[int]:
@@ -182,9 +191,7 @@ def _shifted(
         filters = np.tile(unit, (channels, 1)).reshape(channels * copies, 1, *kernel)
         unit_vectors = t.op.const(filters, t.dtype)
         t = t.op.Conv(t, unit_vectors, kernel_shape=kernel, group=channels, **settings)
-    # An empty part of a batch leaves no room for -1.
-    places = math.prod(_ints(t.dims[2:])) if _sized(t) else -1
-    return t.op.Reshape(t, [0, channels * copies, places])
+    return t.op.Reshape(t, [0, channels * copies, -1])
 
 
 def by_stacked(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
