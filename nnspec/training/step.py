@@ -310,11 +310,11 @@ def _finish(
             graph.inputs.append(value)
     finish_outputs(lowered, outputs)
     simplify(graph)
-    read_sizes_off_inputs(graph)
     if target.cpu:
         sum_by_products(graph)
     if target.block:
         use_blocks(graph, target)
+    read_sizes_off_inputs(graph)
     simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]
     for value in unused:

@@ -305,3 +305,26 @@ def test_carried_states_continue_a_sequence_that_was_cut() -> None:
                 assert (found["dense1.weight.next"] != state["dense1.weight"]).any()
         assert (3 * middles[0] + 5 * middles[1]) / 8 == pytest.approx(float(expected["middle"]), rel=1e-5)
     assert [name for name in cut.state if name in {s["name"] for s in carried}] == []
+
+
+def test_sizes_are_read_off_inputs_alone() -> None:
+    """A node that asks an activation for its shape would keep it until then."""
+    text = """network N {
+      input x: [2, 7, 6]
+      output y = x -> conv(4, 3x3) -> batchnorm -> relu -> global_avgpool -> dropout(0.2) -> dense(3)
+    }
+    train N { target t: int loss = cross_entropy(y, t) optimizer = sgd(0.1) batch = 4 }"""
+    program = build(recipe_of(text))
+    asked = [(v, g) for g in (program.step.graph, program.eval.graph) for n in g if n.op_type in ("Shape", "Size") for v in n.inputs]
+    assert asked
+    assert all(v in graph.inputs for v, graph in asked)
+
+
+def test_the_first_state_is_made_anew_whenever_it_is_asked_for() -> None:
+    state = build(recipe_of(SMALL)).state
+    name = next(n for n in state if n.endswith("weight"))
+    first = state[name]
+    second = state[name]
+    np.testing.assert_array_equal(first, second)
+    first += 1
+    np.testing.assert_array_equal(state[name], second)
