@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from nnspec.ir import Network
+    from nnspec.ops import Target
     from nnspec.recipe import Recipe
 
 
@@ -30,15 +31,14 @@ def sentences() -> Iterator[None]:
 def training_program(recipe: Recipe, device: runtime.Device | None = None) -> runtime.Program:
     """Return the program of a train block, in memory; its step is made for the device, where one is given."""
     from nnspec_runtime import Program
-    from nnspec_runtime.layout import channel_block
     from nnspec_runtime.program import parse_manifest
 
-    from nnspec.ops import CUDA, PORTABLE, Target
+    from nnspec.ops import CUDA, PORTABLE
     from nnspec.training import build
 
     target = PORTABLE
     if device is not None:
-        target = CUDA if device.kind == "cuda" else Target(alone=True, block=channel_block())
+        target = CUDA if device.kind == "cuda" else this_cpu()
     built = build(recipe, target)
     return Program(
         parse_manifest(built.manifest),
@@ -47,6 +47,15 @@ def training_program(recipe: Recipe, device: runtime.Device | None = None) -> ru
         predict=serialize(built.predict),
         state=built.state,
     )
+
+
+def this_cpu() -> Target:
+    """Return the target of steps that are trained here, on the CPU."""
+    from nnspec_runtime.layout import channel_block
+
+    from nnspec.ops import Target
+
+    return Target(alone=True, block=channel_block())
 
 
 def serialize(model: ir.Model) -> bytes:

@@ -119,12 +119,13 @@ def _show_memory(
     form: str,
     fixed: dict[str, int],
 ) -> int:
+    from nnspec.cli.runtime import this_cpu
     from nnspec.training.memory import training_memory
     from nnspec.training.memory_table import as_json, memory_table
 
     if form == "html":
         raise click.UsageError("--training is a table or JSON")
-    memory = training_memory(options.read_recipe(file, network, block, settings, limit), fixed)
+    memory = training_memory(options.read_recipe(file, network, block, settings, limit), fixed, this_cpu())
     if form == "json":
         _print_json(as_json(memory))
     else:

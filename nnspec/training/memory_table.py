@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnspec.summary.table import size
-from nnspec.training.memory import Live, TrainingMemory
+from nnspec.training.memory import TrainingMemory
+from nnspec.training.timeline import Live
 
 SHOWN = 15
 """How many of the tensors at the peak are listed."""
@@ -20,6 +21,7 @@ def memory_table(memory: TrainingMemory) -> str:
         f"data                 {size(memory.data)}",
         f"tensors at the peak  {size(memory.activations)}",
         f"allocator's gaps     {size(memory.fragments)}",
+        f"session              {size(memory.session)}",
         f"peak                 {size(memory.peak)} at batch {memory.batch}, in {memory.at}",
     ]
     if memory.unknown:
@@ -49,6 +51,7 @@ def as_json(memory: TrainingMemory) -> dict[str, Any]:
         "data": memory.data,
         "activations": memory.activations,
         "fragments": memory.fragments,
+        "session": memory.session,
         "open_sizes": list(memory.unknown),
         "live": [
             {"name": one.name, "of": one.layer, "dtype": one.dtype, "shape": list(one.shape), "bytes": one.bytes}

@@ -31,6 +31,7 @@ from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
 from nnspec.training.sizes import read_sizes_off_inputs
 from nnspec.training.sums import sum_by_products
+from nnspec.training.timeline import reuse_saves
 from nnspec.training.work import work
 
 _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
@@ -49,8 +50,17 @@ def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
     initial = Start({s.name: s.start for s in states if s.start is not None})
-    manifest = {**describe(recipe, states), "work": work(step.graph, {BATCH: recipe.batch})}
+    manifest = {**describe(recipe, states), "work": _work(recipe, step.graph, states, target)}
     return Program(manifest, step, evaluate, predict, initial)
+
+
+def _work(recipe: Recipe, step: ir.Graph, states: list[State], target: Target) -> dict[str, int | bool] | None:
+    sizes = {BATCH: recipe.batch}
+    done = work(step, sizes)
+    if done is None:
+        return None
+    written = {s.output for s in states if s.output is not None}
+    return {**done, "reuse": reuse_saves(step, written, sizes) if target.alone else True}
 
 
 @dataclass

@@ -29,6 +29,11 @@ def work(graph: ir.Graph, sizes: Mapping[str, int]) -> dict[str, int] | None:
     return count
 
 
+def number_of_nodes(graph: ir.Graph) -> int:
+    """Return how many nodes a graph has, those in the bodies of loops too, without constants."""
+    return sum(node.op_type != "Constant" for node in ir.traversal.RecursiveGraphIterator(graph))
+
+
 def _nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) -> Iterator[tuple[ir.Node, int]]:
     """Yield the nodes, those of a loop's body too, with how many times each runs."""
     for node in graph:

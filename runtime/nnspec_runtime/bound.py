@@ -76,9 +76,10 @@ class StepSessions:
         self, model: bytes | Path, device: Device, inputs: Sequence[Input], rows: int, work: Work | None = None
     ) -> None:
         self._model = model
-        self._planned = False
+        self._planned, self._reuse = False, True
         if work is not None and device.kind == "cpu":
             self._planned = work.bytes <= FEW_BYTES
+            self._reuse = work.reuse or self._planned
             device = replace(device, threads=1) if work.macs <= FEW_MACS else device
         self._device = device
         self._rows = rows
@@ -99,7 +100,8 @@ class StepSessions:
 
     def _open(self, sizes: Mapping[str, int] | None, recorded: bool = False) -> ort.InferenceSession:
         return open_session(
-            self._model, self._device, "step", sizes, recorded=recorded, shared=True, planned=self._planned
+            self._model, self._device, "step", sizes,
+            recorded=recorded, shared=True, planned=self._planned, reuse=self._reuse,
         )
 
     @cached_property

@@ -134,6 +134,8 @@ class Work(_Part):
     """Multiply-adds of its products and convolutions."""
     bytes: int = Field(ge=0)
     """Of all tensors that it makes, whether they live at once or not."""
+    reuse: bool = True
+    """Whether it takes less memory on a CPU where it is planned beforehand which tensors share some."""
 
 
 class Files(_Part):

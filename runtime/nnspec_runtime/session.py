@@ -113,12 +113,14 @@ def open_session(
     recorded: bool = False,
     shared: bool = False,
     planned: bool = False,
+    reuse: bool = True,
 ) -> ort.InferenceSession:
     """Create the session of one graph.
 
     With `sizes`, symbolic dims are numbers: onnxruntime folds what is computed from them. A `recorded` session runs as
     CUDA graphs. On the CPU, `shared` sessions allocate in the arena that `new_arena` made last. With `planned`,
-    tensors get their places there before a run, which saves a little time and takes up to three times the memory.
+    tensors get their places there before a run, which saves a little time and takes up to twice the memory. With
+    `reuse`, the memory of a tensor may be kept for a later one of its size.
 
     Raises ProgramError when onnxruntime refuses the graph, and DeviceError when CUDA does not start: there is no silent
     run on the CPU in its stead.
@@ -129,10 +131,9 @@ def open_session(
         _preload_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # The pattern is one more block as large as all tensors of a run, beside what the first run took. With reuse, the
-    # memory of a tensor that nobody reads any more is kept for the next one of its size, however late that comes.
+    # The pattern is one more block as large as all tensors of a run, beside what the first run took.
     options.enable_mem_pattern = planned
-    options.enable_mem_reuse = planned or device.kind != "cpu"
+    options.enable_mem_reuse = reuse
     options.intra_op_num_threads = device.threads
     for name, number in (sizes or {}).items():
         options.add_free_dimension_override_by_name(name, number)

@@ -88,6 +88,7 @@ def main(given: Sequence[str] | None = None, starter: Starter = Worker) -> int:
 
 def _run(cases: list[Case], frameworks: list[str], setup: Setup, plan: Plan, starter: Starter) -> list[Any]:
     """Measure each case and print its line."""
+    from nnspec.cli.runtime import this_cpu
     from nnspec.training.memory import training_memory
 
     save_weights(TINY, Path(setup.weights))
@@ -105,7 +106,7 @@ def _run(cases: list[Case], frameworks: list[str], setup: Setup, plan: Plan, sta
             result["error"] = str(failure)
         result.setdefault("same", True)  # only memory was asked for
         if "memory" in result:
-            result["memory_predicted"] = training_memory(case.recipe()).peak
+            result["memory_predicted"] = training_memory(case.recipe(), target=this_cpu()).peak
         results.append(result)
         print(_line(result, peers, plan), flush=True)
         for peer, reason in result["absent"].items():

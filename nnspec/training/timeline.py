@@ -1,0 +1,229 @@
+"""When the tensors of a graph are there, and in whose memory: ONNX Runtime's plan, followed in numbers.
+
+The graph is followed in the order in which ONNX Runtime runs it: a tensor lives from the node that makes it to its last
+reader. A view of another tensor takes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nnspec.autodiff.driver import captured
+from nnspec.ops import dims_of
+from nnspec.training.arena import Arena, Chunk
+from nnspec.training.fixed import number
+
+VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""Operators whose result is their first input's memory."""
+
+IN_PLACE = frozenset(
+    """Abs Add Cast Ceil Clip Cos Div Dropout Elu Erf Exp Floor HardSigmoid LeakyRelu Log Mul Neg Not Pow Reciprocal
+    Relu Selu Sigmoid Sin Softmax LogSoftmax Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu Where""".split()  # noqa: SIM905
+)
+"""Operators that may write over an input of the same size that has no later reader."""
+
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class Live:
+    """A tensor that is there when most memory is in use."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    layer: str
+    """Where it comes from: the path of the layer, or the operator that makes it."""
+
+
+def size_of(value: ir.Value, sizes: Mapping[str, int] | None = None) -> int:
+    """Return the bytes of a value where symbols have these sizes; 0 where a dim is unknown."""
+    dims = dims_of(value)
+    if dims is None or value.dtype is None:
+        return 0
+    known = [number(d, sizes or {}) if isinstance(d, str) else d for d in dims]
+    if not all(isinstance(d, int) for d in known):
+        return 0
+    return math.ceil(math.prod(d for d in known if isinstance(d, int)) * value.dtype.itemsize)
+
+
+def reuse_saves(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> bool:
+    """Return whether a run takes no more memory when ONNX Runtime plans which tensors share some; see Timeline."""
+    with_plan, without = (Timeline(graph, bound, sizes, reuse=reuse).touched for reuse in (True, False))
+    return with_plan <= without
+
+
+class Timeline:
+    """The tensors of a graph over the time that it runs.
+
+    `bound` names outputs that are written where they stay; `sizes` are those of symbols. With `reuse`, ONNX Runtime
+    plans beforehand which tensor takes over the memory of an input, or of a tensor of its size that nobody reads any
+    more: that memory is then kept from the first of them to the last.
+    """
+
+    def __init__(
+        self, graph: ir.Graph, bound: set[str], sizes: Mapping[str, int] | None = None, *, reuse: bool = True
+    ) -> None:
+        self._bound, self._sizes, self._reuse = bound, sizes or {}, reuse
+        folded = _folded(graph)
+        self._nodes = _schedule([n for n in graph if n not in folded])
+        self._order = {n: i for i, n in enumerate(self._nodes)}
+        self._captures: dict[ir.Value, list[ir.Node]] = {}
+        for node in self._nodes:
+            for value in _captured(node):
+                self._captures.setdefault(value, []).append(node)
+        self._given = {*graph.inputs, *graph.initializers.values()}
+        self._given.update(v for n in folded for v in n.outputs)
+        self._home: dict[ir.Value, ir.Value] = {}
+        """For each value the one whose memory it is in."""
+        self._until: dict[ir.Value, int] = {}
+        """For each memory, by the value that it was made for, the last node that reads it."""
+        self._free: dict[tuple[object, ...], list[ir.Value]] = {}
+        """Memories that nobody reads any more, by what fits into them, the latest last."""
+        self.live: list[Live] = []
+        self.at = ""
+        self.touched = 0
+        """What of the allocator's memory is ever used."""
+        self._plan()
+        self._run()
+
+    def _last_use(self, value: ir.Value) -> int:
+        if value.is_graph_output():
+            return len(self._nodes)
+        return max((self._order[n] for n in self._users(value) if n in self._order), default=-1)
+
+    def _users(self, value: ir.Value) -> list[ir.Node]:
+        """Return the nodes of the main graph that read a value, also those in whose bodies it is read."""
+        return [*(use.node for use in value.uses()), *self._captures.get(value, ())]
+
+    def _size(self, value: ir.Value) -> int:
+        return 0 if value.name in self._bound else size_of(value, self._sizes)
+
+    def _plan(self) -> None:
+        """Decide in which memory each tensor lies, and until when that is kept."""
+        for i, node in enumerate(self._nodes):
+            for out in node.outputs:
+                home = self._place(node, out, i) or out
+                self._home[out] = home
+                if home is out or home in self._until:
+                    self._until[home] = max(self._until.get(home, i), self._last_use(out))
+            for home in self._homes_of(node):
+                if self._until.get(home) == i and home.name not in self._bound:
+                    self._free.setdefault(self._kind(home), []).append(home)
+
+    def _homes_of(self, node: ir.Node) -> list[ir.Value]:
+        values = [v for v in (*node.inputs, *node.outputs, *_captured(node)) if v is not None]
+        return list(dict.fromkeys(self._home[v] for v in values if v in self._home))
+
+    def _kind(self, value: ir.Value) -> tuple[object, ...]:
+        return value.dtype, dims_of(value)
+
+    def _place(self, node: ir.Node, out: ir.Value, i: int) -> ir.Value | None:
+        """Return the memory that a result takes over, or None where it gets its own."""
+        if out.name in self._bound:
+            return None
+        first = node.inputs[0] if node.inputs else None
+        if out is node.outputs[0] and not node.domain:
+            if first is not None and (node.op_type in VIEWS or _fused_away(node)):
+                return self._home.get(first, first)
+            if self._reuse and node.op_type in IN_PLACE:
+                wanted = self._size(out)
+                for value in node.inputs:
+                    if value is None or value in self._given or size_of(value, self._sizes) != wanted:
+                        continue
+                    home = self._home.get(value, value)
+                    if self._until.get(home) == i and home.name not in self._bound:
+                        return home
+        freed = self._free.get(self._kind(out)) if self._reuse and not out.is_graph_output() else None
+        return freed.pop() if freed else None
+
+    def _run(self) -> None:
+        """Follow the allocator from node to node."""
+        now = best = 0
+        alive: dict[ir.Value, int] = {}
+        peak: list[ir.Value] = []
+        arena = Arena()
+        chunks: dict[ir.Value, Chunk] = {}
+        for i, node in enumerate(self._nodes):
+            for out in node.outputs:
+                if self._home[out] is out:
+                    size = alive[out] = self._size(out)
+                    now += size
+                    if size:
+                        chunks[out] = arena.take(size)
+            if now > best:
+                best, peak, self.at = now, list(alive), node.name or node.op_type
+            for home in self._homes_of(node):
+                if home in alive and self._until[home] <= i:
+                    now -= alive.pop(home)
+                    if home in chunks:
+                        arena.give(chunks.pop(home))
+        self.touched = arena.touched
+        sizes = {v: self._size(v) for v in peak}
+        shown = sorted((v for v in peak if sizes[v]), key=lambda v: -sizes[v])
+        self.live = [_describe(v, sizes[v]) for v in shown]
+
+
+def _schedule(nodes: list[ir.Node]) -> list[ir.Node]:
+    """Return nodes in the order in which ONNX Runtime runs them.
+
+    It goes depth first from the nodes that nothing follows, the last first, and for each node through the last of what
+    it needs first (`Graph::ReverseDFSFrom`).
+    """
+    number = {node: i for i, node in enumerate(nodes)}
+    before: dict[ir.Node, list[ir.Node]] = {}
+    followed: set[ir.Node] = set()
+    for node in nodes:
+        sources = {v.producer() for v in (*node.inputs, *_captured(node)) if v is not None}
+        before[node] = sorted((n for n in sources if n in number), key=number.__getitem__)
+        followed.update(before[node])
+    order: list[ir.Node] = []
+    seen: set[ir.Node] = set()
+    stack = [(node, False) for node in nodes if node not in followed]
+    while stack:
+        node, leaving = stack.pop()
+        if leaving:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack += [(n, False) for n in before[node] if n not in seen]
+    return order
+
+
+def _folded(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes that depend on constants alone: ONNX Runtime computes them when it opens the graph."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+        made = all(v is None or v.producer() in found for v in node.inputs)
+        if node.op_type == "Constant" or (node.inputs and made and not random):
+            found.add(node)
+    return found
+
+
+def _fused_away(node: ir.Node) -> bool:
+    """Say whether ONNX Runtime never makes a node's result: a transposition whose readers are products.
+
+    Those transpose themselves, and read what was to be transposed.
+    """
+    users = [use.node for out in node.outputs for use in out.uses()]
+    return node.op_type == "Transpose" and bool(users) and all(n.op_type in _PRODUCTS for n in users)
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    return captured(node) if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()) else []
+
+
+def _describe(value: ir.Value, size: int) -> Live:
+    node = value.producer()
+    assert node is not None
+    assert value.dtype is not None
+    dims = tuple(d for d in dims_of(value) or () if isinstance(d, int))
+    layer = (node.name or node.op_type).rsplit("/", 1)[0] if "/" in (node.name or "") else node.op_type
+    return Live(value.name or "", value.dtype.name.lower(), dims, size, layer)
