@@ -62,12 +62,19 @@ class Dense(Layer, keyword="dense"):
         return joined([-1], x[0])
 
     def lower(self, ctx: Lowering, *x: Any, **w: Any) -> Any:
-        if len(x[0].shape) == 2 and "bias" in w:
-            return ctx.op.Gemm(x[0], w["weight"], w["bias"], transB=1)
-        if len(x[0].shape) == 2:
-            return ctx.op.Gemm(x[0], w["weight"], transB=1)
-        y = ctx.op.MatMul(x[0], ctx.op.Transpose(w["weight"], perm=[1, 0]))
-        return ctx.op.Add(y, w["bias"]) if "bias" in w else y
+        op, value = ctx.op, x[0]
+        bias = [w["bias"]] if "bias" in w else []
+        if len(value.shape) == 2:
+            return op.Gemm(value, w["weight"], *bias, transB=1)
+        if not op.target.alone:
+            y = op.MatMul(value, op.Transpose(w["weight"], perm=[1, 0]))
+            return op.Add(y, *bias) if bias else y
+        # ONNX Runtime makes this of product and sum by itself. Written here, the gradients are products of rows too.
+        y = op.Gemm(op.Reshape(value, [-1, w["weight"].shape[1]]), w["weight"], *bias, transB=1)
+        leading = [d if isinstance(d, int) else -1 for d in value.shape[:-1]]
+        if leading.count(-1) <= 1:
+            return op.Reshape(y, [*leading, self.units])
+        return op.Reshape(y, op.Concat(op.Shape(value, start=0, end=-1), [self.units], axis=0))
 
 
 class Embedding(Layer, keyword="embedding"):
