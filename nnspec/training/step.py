@@ -45,8 +45,9 @@ def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
 
     Raise GradientError where an operator on the way from the loss to a weight has no gradient rule.
     """
-    # The layout of blocks has kernels for float32 alone.
-    step, states = _step(recipe, target if recipe.precision == "float32" else PORTABLE)
+    # What a CPU alone has, it has for float32 alone.
+    target = PORTABLE if target.alone and recipe.precision != "float32" else target
+    step, states = _step(recipe, target)
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)
     initial = Start({s.name: s.start for s in states if s.start is not None})
@@ -181,7 +182,7 @@ def _mixed(recipe: Recipe, lowered: Lowered) -> Lowered:
     values |= {name: single(graph, values[name]) for name in sorted(figured)}
     return replace(
         lowered,
-        ops=Ops(graph),  # the old one remembers nodes by the inputs that they had
+        ops=Ops(graph, target=lowered.ops.target),  # the old one remembers nodes by the inputs that they had
         values=values,
         updates={name: single(graph, v) for name, v in lowered.updates.items()},
         carries={name: (before, single(graph, after)) for name, (before, after) in lowered.carries.items()},

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from nnspec.cli.runtime import training_program
 from nnspec.diagnostics import SpecError
+from nnspec.ops import CUDA, PORTABLE, Target
 from nnspec.training import build, gradients
 from nnspec.training.precision import CARRIERS, NO_BFLOAT16, PRODUCTS, takes
 from tests.training.programs import Training, recipe_of
@@ -78,10 +79,14 @@ def test_casts_stand_where_the_stored_listing_has_them(network: str, precision: 
     assert found == path.read_text()
 
 
+TARGETS = pytest.mark.parametrize("target", [PORTABLE, CUDA], ids=["portable", "cuda"])
+
+
+@TARGETS
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_only_operators_that_stand_it_take_half_precision(network: str, precision: str) -> None:
-    graph = build(recipe_of(text(network, precision))).step.graph
+def test_only_operators_that_stand_it_take_half_precision(network: str, precision: str, target: Target) -> None:
+    graph = build(recipe_of(text(network, precision)), target).step.graph
     half = HALVES[precision]
     products = 0
     for node in ir.traversal.RecursiveGraphIterator(graph):
@@ -114,9 +119,10 @@ def test_weights_and_state_stay_float32(network: str, precision: str) -> None:
     assert ("loss_scale.exponent" in names) == (precision == "float16")
 
 
+@TARGETS
 @pytest.mark.parametrize("network", NETWORKS)
-def test_float16_trains_as_float32_does(network: str) -> None:
-    half, full = (Training(build(recipe_of(text(network, p)))) for p in ("float16", "float32"))
+def test_float16_trains_as_float32_does(network: str, target: Target) -> None:
+    half, full = (Training(build(recipe_of(text(network, p)), target)) for p in ("float16", "float32"))
     data = batch(network)
     for _ in range(20):
         a, b = half.step(data), full.step(data)
@@ -125,6 +131,16 @@ def test_float16_trains_as_float32_does(network: str) -> None:
     for weight in half.program.manifest["state"]:
         if weight["kind"] == "weight":
             assert half.state[weight["name"]].dtype == np.float32
+
+
+def test_the_forms_for_cuda_are_taken_in_half_precision_too() -> None:
+    """A relu's gradient by comparison, where CPUs have a faster form."""
+    kinds = {
+        target: {n.op_type for n in build(recipe_of(text("mlp", "float16")), target).step.graph}
+        for target in (PORTABLE, CUDA)
+    }
+    assert "Where" in kinds[CUDA]
+    assert "HardSigmoid" not in kinds[CUDA]
 
 
 def test_true_float16_arithmetic_learns_too() -> None:
