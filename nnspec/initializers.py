@@ -22,6 +22,8 @@ class Initializer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     keyword: ClassVar[str] = ""
+    one_by_one: ClassVar[bool] = False
+    """Whether elements are drawn in their order, each for itself: then a large weight is drawn in pieces."""
 
     def sample(self, shape: tuple[int, ...], fan: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
         raise NotImplementedError
@@ -30,6 +32,7 @@ class Initializer(BaseModel):
 class Constant(Initializer):
     """The same number everywhere: `constant(0.1)`; `zeros` and `ones` are constant(0) and constant(1)."""
 
+    one_by_one = True
     kind: Literal["constant"] = "constant"
     value: float = 0.0
 
@@ -42,6 +45,7 @@ class Constant(Initializer):
 class Normal(Initializer):
     """Gaussian with a standard deviation: `normal(0.01)`, `normal(std = 0.02, mean = 1)`."""
 
+    one_by_one = True
     kind: Literal["normal"] = "normal"
     std: Annotated[float, Field(ge=0)] = 0.01
     mean: float = 0.0
@@ -53,6 +57,7 @@ class Normal(Initializer):
 class Uniform(Initializer):
     """Uniform on [-limit, limit): `uniform(0.1)`."""
 
+    one_by_one = True
     kind: Literal["uniform"] = "uniform"
     limit: Annotated[float, Field(ge=0)] = 0.05
 
@@ -67,6 +72,7 @@ class Scaled(Initializer):
     (LeCun et al. 1998). `he_normal`, `glorot_uniform` and so on; a gain may be given: `glorot_uniform(1.4)`.
     """
 
+    one_by_one = True
     kind: Literal["scaled"] = "scaled"
     scheme: Literal["glorot", "he", "lecun"]
     distribution: Literal["normal", "uniform"]
@@ -204,10 +210,21 @@ def default_fan(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * receptive, shape[0] * receptive
 
 
+_PIECE = 1 << 16
+"""Elements that are drawn at once, in float64."""
+
+
 def sample(init: Initializer, shape: tuple[int, ...], fan: tuple[int, int] | None, name: str, seed: int) -> Any:
     """Draw a weight's float32 start from `seed` and its name."""
     import numpy as np
 
     key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, zlib.crc32(name.encode())]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-    return init.sample(shape, fan or default_fan(shape), rng).astype(np.float32)
+    fan = fan or default_fan(shape)
+    if not init.one_by_one:
+        return init.sample(shape, fan, rng).astype(np.float32)
+    drawn = np.empty(math.prod(shape), np.float32)
+    for first in range(0, drawn.size, _PIECE):
+        piece = drawn[first : first + _PIECE]
+        piece[:] = init.sample(piece.shape, fan, rng)
+    return drawn.reshape(shape)

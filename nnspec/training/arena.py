@@ -108,4 +108,4 @@ def _bin(size: int) -> int:
 
 
 def _entry(chunk: Chunk) -> tuple[int, int, int, Chunk]:
-    return chunk.size, chunk.region, chunk.start, chunk
+    return chunk.size, -chunk.region, chunk.start, chunk

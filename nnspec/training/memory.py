@@ -16,9 +16,10 @@ from nnspec.training.step import build
 from nnspec.training.timeline import Live, Timeline, size_of
 from nnspec.training.work import number_of_nodes
 
-_NODE = 5200
-"""Bytes of a session for each node of its graph, those in loops too: measured with ONNX Runtime 1.31 on graphs of 30 to
-1,550 nodes, to within a third."""
+_SESSION, _NODE = 1_100_000, 13_000
+"""Bytes of a session: code that the first run loads, and for each node of the graph, those in loops too, what is kept
+of it (5 KB) and what its first run takes. Measured with ONNX Runtime 1.31 on graphs of 30 to 1,550 nodes; a rough
+figure, which matters where tensors are small."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TrainingMemory:
     at: str
     """Where in the step the peak is: the name of the node."""
     session: int
-    """What ONNX Runtime keeps of the graph itself."""
+    """What ONNX Runtime keeps of the graph itself, about."""
     unknown: tuple[str, ...]
     """Sizes that no number is known of; tensors of such sizes are not counted."""
 
@@ -86,6 +87,6 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
         fragments=timeline.touched - transient,
         live=tuple(timeline.live),
         at=timeline.at,
-        session=_NODE * number_of_nodes(program.step.graph),
+        session=_SESSION + _NODE * number_of_nodes(program.step.graph),
         unknown=tuple(open_symbols(model.graph)),
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -255,23 +255,23 @@ class Program:
         return {one.name for one in proto.graph.input}
 
     def initial_state(self, kind: str | None = None) -> dict[str, Array]:
-        """Return the state that training starts from, by name; with `kind` that of one kind alone.
+        """Return the state that training starts from, by name; with `kind` that of one kind alone. See `starting`."""
+        return {one.name: array for one, array in self.starting(kind)}
+
+    def starting(self, kind: str | None = None) -> Iterator[tuple[State, Array]]:
+        """Yield the states that training starts from, one by one, so that nobody has to hold large weights twice.
 
         Optimizer state, counters and carried states that the state file leaves out start at zero; anything
-        else that is missing, and any tensor of another shape or dtype, raises ProgramError.
+        else that is missing, and any tensor of another shape or dtype, raises ProgramError at the end.
         """
-        given: Mapping[str, Array]
-        if isinstance(self.state, Path):
-            given, _ = read_tensors(self.state, ProgramError)
-        else:
-            given = self.state or {}
+        file = read_tensors(self.state, ProgramError)[0] if isinstance(self.state, Path) else None
+        memory = self.state if isinstance(self.state, Mapping) else {}
         problems: list[str] = []
-        state: dict[str, Array] = {}
         for one in self.manifest.state:
             if kind not in (None, one.kind):
                 continue
             shape = self.state_shape(one)
-            array = given.get(one.name)
+            array = memory.get(one.name) if file is None else file.pop(one.name, None)
             if array is None and one.kind in ("optimizer", "counter", "carry"):
                 array = np.zeros(shape, one.numpy)
             if array is None:
@@ -282,10 +282,9 @@ class Program:
                     f"but is {array.dtype} of shape {shape_text(array.shape)}"
                 )
             else:
-                state[one.name] = array
+                yield one, array
         if problems:
             raise ProgramError(*problems)
-        return state
 
     def state_shape(self, one: State) -> tuple[int, ...]:
         """Return the shape of a state; the symbolic first axis of a carried state is the batch of the settings."""

@@ -73,10 +73,9 @@ class TrainingSession:
         self._chosen = self._sessions.chosen
         self.turn = 0
         self._buffers: dict[str, Pair] = {}
-        initial = program.initial_state()
-        self._initial_carry = {one.name: initial[one.name] for one in manifest.state if one.kind == "carry"}
-        for one in manifest.state:
-            self._bind_state(one, initial.pop(one.name))  # one by one, so that large weights are not held twice
+        self._initial_carry = program.initial_state("carry")
+        for one, array in program.starting():
+            self._bind_state(one, array)
         self._readers: tuple[list[Callable[[], float]], ...] = ([], [])
         for name in self.outputs:
             self._bind_scalar(results[name])
