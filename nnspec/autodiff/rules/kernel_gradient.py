@@ -17,8 +17,7 @@ from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
 
 _LARGE = 2**17
-"""Elements of a kernel's gradient from which each sample has its own only in parts of the batch, to save memory."""
-_PARTS = 8
+"""Elements of a kernel's gradient from which samples follow one another: a gradient for each would take much memory."""
 
 WeightGradient = Callable[[Term, Term, Term, Window, int], Term]
 
