@@ -106,7 +106,7 @@ class TrainingSession:
         return {figure.name: values[figure.output] for figure in self.program.manifest.figures}
 
     def values(self) -> dict[str, ort.OrtValue]:
-        """Return the current state as values on the device, by name. The next step but one overwrites them."""
+        """Return the current state as values on the device, by name. The next step may overwrite them."""
         return {name: pair[self.turn] for name, pair in self._buffers.items()}
 
     def state(self) -> dict[str, Array]:
