@@ -73,8 +73,10 @@ class TrainingSession:
         self._chosen = self._sessions.chosen
         self.turn = 0
         self._buffers: dict[str, Pair] = {}
-        self._initial_carry = program.initial_state("carry")
+        self._initial_carry: dict[str, Array] = {}
         for one, array in program.starting():
+            if one.kind == "carry":
+                self._initial_carry[one.name] = array
             self._bind_state(one, array)
         self._readers: tuple[list[Callable[[], float]], ...] = ([], [])
         for name in self.outputs:

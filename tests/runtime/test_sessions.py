@@ -252,3 +252,20 @@ def test_a_small_step_runs_on_one_thread(work, threads, planned, monkeypatch) ->
     manifest = program.manifest.model_copy(update={"work": None if work is None else Work(**work)})
     TrainingSession(replace(program, manifest=manifest), Device(threads=2))
     assert seen == [(threads, planned)]
+
+
+@pytest.mark.parametrize(("size", "reuse"), [(1000, True), (10**9, False)], ids=["small", "large"])
+def test_a_large_step_may_leave_out_planned_reuse(size, reuse, monkeypatch) -> None:
+    seen = []
+    opened = bound.open_session
+
+    def spy(model, device, *args, **settings):
+        seen.append(settings["reuse"])
+        return opened(model, device, *args, **settings)
+
+    monkeypatch.setattr(bound, "open_session", spy)
+    program = programs.mlp()
+    work = Work(macs=10**9, bytes=size, reuse=False)
+    manifest = program.manifest.model_copy(update={"work": work})
+    TrainingSession(replace(program, manifest=manifest), Device(threads=2))
+    assert seen == [reuse]
