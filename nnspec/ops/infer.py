@@ -233,8 +233,8 @@ def _quotient(source: Dims | None, rest: list[int | str | None]) -> int | str | 
     """Return the dim that fills `rest` up to the size of `source`, if it is a plain product."""
     if source is None or None in source or None in rest:
         return None
-    number, left = _factors(source)
-    over, names = _factors(rest)
+    number, left = factors(source)
+    over, names = factors(rest)
     for name in names:
         if name not in left:
             return None
@@ -244,7 +244,7 @@ def _quotient(source: Dims | None, rest: list[int | str | None]) -> int | str | 
     return product([*left, number // over])
 
 
-def _factors(dims: Iterable[int | str | None]) -> tuple[int, list[str]]:
+def factors(dims: Iterable[int | str | None]) -> tuple[int, list[str]]:
     """Return the product of dims as a number and symbols; `64*batch` is a product already."""
     number, names = 1, []
     for dim in dims:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from nnspec.lower import BATCH
 from nnspec.ops import OPSET, dims_of
-from nnspec.ops.infer import infer
+from nnspec.ops.infer import factors, infer
 from nnspec.ops.shapedata import fold, remember
 from nnspec.recipe import Recipe
 from nnspec.training.simplify import simplify
@@ -78,8 +78,8 @@ def _substitute(value: ir.Value, sizes: Mapping[str, int]) -> None:
 
 def number(dim: str, sizes: Mapping[str, int]) -> int | str:
     """Return a symbol, or a product such as `batch*T`, as a number where all of it is known."""
-    factors = [int(f) if f.isdigit() else sizes.get(f) for f in dim.split("*")]
-    return math.prod(f for f in factors if f is not None) if None not in factors else dim
+    count, symbols = factors([dim])
+    return count * math.prod(sizes[s] for s in symbols) if all(s in sizes for s in symbols) else dim
 
 
 def _to_constant(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> None:

@@ -5,12 +5,13 @@ A node that asks for the shape of an activation may run at the end of the step, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
-from nnspec.ops.infer import Dims
+from nnspec.ops.infer import Dims, factors
 from nnspec.training.rewrite import put_in_place
 
 
@@ -25,11 +26,9 @@ def read_sizes_off_inputs(graph: ir.Graph) -> None:
         return
     sizes = _Sizes(graph)
     for node, dims in found:
-        parts = [sizes.of(d) for d in dims]
-        if None not in parts:
+        if all(sizes.known(d) for d in dims):
             out = node.outputs[0]
-            vector = sizes.vector([p for p in parts if p is not None])
-            new = vector if node.op_type == "Shape" else sizes.ops.ReduceProd(vector, keepdims=0)
+            new = sizes.vector(dims) if node.op_type == "Shape" else sizes.ops.Squeeze(sizes.product(dims), [0])
             new.type, new.shape = out.type, out.shape
             put_in_place(graph, out, new, [node])
     graph.sort()
@@ -59,19 +58,16 @@ class _Sizes:
         }
         self._read: dict[str, ir.Value] = {}
 
-    def of(self, dim: int | str | None) -> int | list[int | str] | None:
-        """Return a number, or the factors of a product of symbols; None where the inputs do not tell."""
-        if not isinstance(dim, str):
-            return dim
-        factors: list[int | str] = [int(f) if f.isdigit() else f for f in dim.split("*")]
-        return factors if all(isinstance(f, int) or f in self._where for f in factors) else None
+    def known(self, dim: int | str | None) -> bool:
+        """Return whether the inputs tell a dim: a number, a symbol or a product of both."""
+        return all(symbol in self._where for symbol in factors([dim])[1])
 
-    def vector(self, dims: Sequence[int | list[int | str]]) -> ir.Value:
+    def vector(self, dims: Dims) -> ir.Value:
         """Return sizes as one vector, neighbouring numbers as one constant."""
         parts: list[ir.Value | list[int]] = []
         for dim in dims:
             if not isinstance(dim, int):
-                parts.append(self._product(dim))
+                parts.append(self.product([dim]))
             elif parts and isinstance(parts[-1], list):
                 parts[-1].append(dim)
             else:
@@ -79,13 +75,13 @@ class _Sizes:
         values = [self.ops.constant(p) if isinstance(p, list) else p for p in parts]
         return values[0] if len(values) == 1 else self.ops.Concat(*values, axis=0)
 
-    def _product(self, factors: list[int | str]) -> ir.Value:
-        total: ir.Value | None = None
-        for factor in factors:
-            one = self._symbol(factor) if isinstance(factor, str) else self.ops.constant([factor])
-            total = one if total is None else self.ops.Mul(total, one)
-        assert total is not None
-        return total
+    def product(self, dims: Iterable[int | str | None]) -> ir.Value:
+        """Return the product of sizes as int64 [1]."""
+        count, symbols = factors(dims)
+        values = [self._symbol(s) for s in symbols]
+        if count != 1 or not values:
+            values.append(self.ops.constant([count]))
+        return functools.reduce(self.ops.Mul, values)
 
     def _symbol(self, name: str) -> ir.Value:
         if name not in self._read:

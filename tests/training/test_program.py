@@ -318,6 +318,11 @@ def test_sizes_are_read_off_inputs_alone() -> None:
     for graph in (program.step.graph, program.eval.graph):
         assert all(n.inputs[0] in graph.inputs for n in graph if n.op_type in ("Shape", "Size"))
     assert any(n.op_type == "Shape" for n in program.step.graph)
+    layers = "batchnorm -> global_avgpool -> dense(3)"
+    whole = "batchnorm -> relu -> global_avgpool -> dropout(0.2) -> dense(3)"
+    normalised = build(recipe_of(text.replace(whole, layers)))
+    # CUDA multiplies integers, but has no ReduceProd of them.
+    assert "ReduceProd" not in {n.op_type for n in normalised.step.graph}
 
 
 def test_the_first_state_is_made_anew_whenever_it_is_asked_for() -> None:
