@@ -50,11 +50,13 @@ def write_in_place(graph: ir.Graph, states: Iterable[tuple[ir.Value, str]]) -> s
     ops = Ops(graph)
     names: set[str] = set()
     for state in found:
-        late = [n for n in state.readers if n is not state.writer and n not in before[state.writer]]
+        # What moves elements has run when its own readers have.
+        last = [n for n in state.readers if n is not state.writer and n.op_type not in _MOVERS]
+        late = [n for n in last if n not in before[state.writer]]
         if late and readers.get(state.writer.outputs[0]):
             continue  # what reads the next value might have to run first
-        waits = [w for n in late if n.op_type not in _MOVERS and (w := _waited_for(n)) is not None]
-        if len(waits) < sum(n.op_type not in _MOVERS for n in late):
+        waits = [w for n in late if (w := _waited_for(n)) is not None]
+        if len(waits) < len(late):
             continue
         if waits:
             _wait(ops, state, waits)

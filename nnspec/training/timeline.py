@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from nnspec.autodiff.driver import captured
+from nnspec.autodiff.driver import sources
 from nnspec.ops import dims_of
 from nnspec.training.arena import Arena, Chunk
 from nnspec.training.fixed import number
 
-VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators whose result is their first input's memory."""
 
-IN_PLACE = frozenset(
+_IN_PLACE = frozenset(
     """Abs Add Cast Ceil Clip Cos Div Dropout Elu Erf Exp Floor HardSigmoid LeakyRelu Log Mul Neg Not Pow Reciprocal
     Relu Selu Sigmoid Sin Softmax LogSoftmax Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu Where""".split()  # noqa: SIM905
 )
@@ -72,11 +72,7 @@ class Timeline:
         self._bound, self._sizes, self._reuse = bound, sizes or {}, reuse
         folded = _folded(graph)
         self._nodes = _schedule([n for n in graph if n not in folded])
-        self._order = {n: i for i, n in enumerate(self._nodes)}
-        self._captures: dict[ir.Value, list[ir.Node]] = {}
-        for node in self._nodes:
-            for value in _captured(node):
-                self._captures.setdefault(value, []).append(node)
+        self._last_reader: dict[ir.Value, int] = {v: i for i, n in enumerate(self._nodes) for v in sources(n)}
         self._given = {*graph.inputs, *graph.initializers.values()}
         self._given.update(v for n in folded for v in n.outputs)
         self._home: dict[ir.Value, ir.Value] = {}
@@ -95,11 +91,7 @@ class Timeline:
     def _last_use(self, value: ir.Value) -> int:
         if value.is_graph_output():
             return len(self._nodes)
-        return max((self._order[n] for n in self._users(value) if n in self._order), default=-1)
-
-    def _users(self, value: ir.Value) -> list[ir.Node]:
-        """Return the nodes of the main graph that read a value, also those in whose bodies it is read."""
-        return [*(use.node for use in value.uses()), *self._captures.get(value, ())]
+        return self._last_reader.get(value, -1)
 
     def _size(self, value: ir.Value) -> int:
         return 0 if value.name in self._bound else size_of(value, self._sizes)
@@ -117,8 +109,7 @@ class Timeline:
                     self._free.setdefault(self._kind(home), []).append(home)
 
     def _homes_of(self, node: ir.Node) -> list[ir.Value]:
-        values = [v for v in (*node.inputs, *node.outputs, *_captured(node)) if v is not None]
-        return list(dict.fromkeys(self._home[v] for v in values if v in self._home))
+        return list(dict.fromkeys(self._home[v] for v in (*sources(node), *node.outputs) if v in self._home))
 
     def _kind(self, value: ir.Value) -> tuple[object, ...]:
         return value.dtype, dims_of(value)
@@ -129,9 +120,9 @@ class Timeline:
             return None
         first = node.inputs[0] if node.inputs else None
         if out is node.outputs[0] and not node.domain:
-            if first is not None and (node.op_type in VIEWS or _fused_away(node)):
+            if first is not None and (node.op_type in _VIEWS or _fused_away(node)):
                 return self._home.get(first, first)
-            if self._reuse and node.op_type in IN_PLACE:
+            if self._reuse and node.op_type in _IN_PLACE:
                 wanted = self._size(out)
                 for value in node.inputs:
                     if value is None or value in self._given or size_of(value, self._sizes) != wanted:
@@ -179,8 +170,8 @@ def _schedule(nodes: list[ir.Node]) -> list[ir.Node]:
     before: dict[ir.Node, list[ir.Node]] = {}
     followed: set[ir.Node] = set()
     for node in nodes:
-        sources = {v.producer() for v in (*node.inputs, *_captured(node)) if v is not None}
-        before[node] = sorted((n for n in sources if n in number), key=number.__getitem__)
+        makers = {v.producer() for v in sources(node)}
+        before[node] = sorted((n for n in makers if n in number), key=number.__getitem__)
         followed.update(before[node])
     order: list[ir.Node] = []
     seen: set[ir.Node] = set()
@@ -214,10 +205,6 @@ def _fused_away(node: ir.Node) -> bool:
     """
     users = [use.node for out in node.outputs for use in out.uses()]
     return node.op_type == "Transpose" and bool(users) and all(n.op_type in _PRODUCTS for n in users)
-
-
-def _captured(node: ir.Node) -> list[ir.Value]:
-    return captured(node) if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()) else []
 
 
 def _describe(value: ir.Value, size: int) -> Live:

@@ -81,6 +81,19 @@ def test_the_same_bits_as_with_two_buffers(network: str, settings: str, threads:
         np.testing.assert_array_equal(value, after[name], err_msg=name)
 
 
+def _leading_to(writer: ir.Node) -> set[ir.Node]:
+    """Return the nodes that run before another one in whatever order."""
+    leading: set[ir.Node] = set()
+    todo = [writer]
+    while todo:
+        for value in sources(todo.pop()):
+            node = value.producer()
+            if node is not None and node not in leading:
+                leading.add(node)
+                todo.append(node)
+    return leading
+
+
 @pytest.mark.parametrize(("network", "settings"), CASES)
 def test_all_readers_lead_to_the_writer(network: str, settings: str) -> None:
     """Found anew, from the finished graph alone: what moves elements counts as the state, and so do its readers."""
@@ -93,14 +106,7 @@ def test_all_readers_lead_to_the_writer(network: str, settings: str) -> None:
     movers = {"Reshape", "Transpose", "Slice", "Gather", "Concat", "Split", "Cast", "Pad", "Squeeze", "Unsqueeze"}
     for state in states:
         writer = outputs[state["output"]].producer()
-        leading: set[ir.Node] = set()
-        todo = [writer]
-        while todo:
-            for value in sources(todo.pop()):
-                node = value.producer()
-                if node is not None and node not in leading:
-                    leading.add(node)
-                    todo.append(node)
+        leading = _leading_to(writer)
         values = [inputs[state["input"]]]
         for value in values:
             for node in [n for n in graph if value in sources(n)]:
@@ -156,9 +162,4 @@ def test_the_writer_waits_for_a_late_reader(moved: bool) -> None:
     assert write_in_place(graph, [(p, "next")]) == {"p"}
     writer = next(n for n in graph if n.op_type == "Sub")
     reader = next(n for n in graph if n.op_type == "MatMul")
-    before: set[ir.Node] = set()
-    todo = [writer]
-    while todo:
-        todo += [n for v in todo.pop().inputs if v is not None and (n := v.producer()) is not None and n not in before]
-        before.update(todo)
-    assert reader in before
+    assert reader in _leading_to(writer)

@@ -121,8 +121,9 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
         ds = _shifted(dy, filters, window, rest, begins, ends, turned=True)
         return (xs, ds) if x_left else (ds, xs)
 
-    if math.prod(left) * math.prod(right) >= _LARGE:
-        total = _sample_by_sample(x, dy, operands)
+    size = (math.prod(left), math.prod(right)) if x_left else (math.prod(right), math.prod(left))
+    if math.prod(size) >= _LARGE:
+        total = _sample_by_sample(x, dy, operands, size)
     else:
         a, b = operands(x, dy)
         total = (a @ b.swap()).sum([0], keepdims=False)
@@ -132,22 +133,20 @@ def by_lags(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     return total.reshape([*right, *left]).transpose(order)
 
 
-def _sample_by_sample(x: Term, dy: Term, operands: Callable[[Term, Term], tuple[Term, Term]]) -> Term:
+def _sample_by_sample(
+    x: Term, dy: Term, operands: Callable[[Term, Term], tuple[Term, Term]], size: tuple[int, int]
+) -> Term:
     """Return the sum of the products of all samples, made in a loop: each is added to those before as it is made.
 
     Without the loop a product for each sample, and the operands of all, would be there at once.
     """
-    body = x.op.ops.subgraph([], "samples")
+    given = [("total", x.dtype, size), ("x", x.dtype, x.dims[1:]), ("dy", dy.dtype, dy.dims[1:])]
+    body = x.op.ops.subgraph(given, "samples")
     op = Emit(body)
-    one, another = (
-        Term(body.input(name, t.dtype, t.dims[1:]), op).unsqueeze([0]) for name, t in (("x", x), ("dy", dy))
-    )
-    a, b = (op.Reshape(t, list(t.dims[1:]) if _sized(t) else [t.dims[1], -1]) for t in operands(one, another))
-    size = [int(t.dims[0]) for t in (a, b)]  # type: ignore[arg-type]
-    total = body.input("total", x.dtype, tuple(size))
-    body.graph.inputs[:] = [total, *body.graph.inputs[:2]]
-    body.graph.outputs.append(op.Gemm(a, b, Term(total, op), transB=1).value)
-    start = x.op.Expand(x.like(0), size)
+    total, one_x, one_dy = map(op.term, body.graph.inputs)
+    a, b = (op.Squeeze(t, [0]) for t in operands(one_x.unsqueeze([0]), one_dy.unsqueeze([0])))
+    body.graph.outputs.append(op.Gemm(a, b, total, transB=1).value)
+    start = x.op.Expand(x.like(0), list(size))
     return x.op.Scan(start, x, dy, body=body.graph, num_scan_inputs=2)
 
 
