@@ -42,7 +42,12 @@ class Live:
 
 
 def size_of(value: ir.Value, sizes: Mapping[str, int] | None = None) -> int:
-    """Return the bytes of a value where symbols have these sizes; 0 where a dim is unknown."""
+    """Return the bytes of a value where symbols have these sizes; 0 where a dim is unknown.
+
+    What Compress keeps may be all of it.
+    """
+    if (node := value.producer()) is not None and node.op_type == "Compress" and node.inputs[0] is not None:
+        return size_of(node.inputs[0], sizes)
     dims = dims_of(value)
     if dims is None or value.dtype is None:
         return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from nnspec.autodiff.registry import vjp
 from nnspec.autodiff.rules.places import through_places
+from nnspec.autodiff.rules.rows import add_rows, worth_sorting
 from nnspec.autodiff.rules.shape import flip, pad_axis
 from nnspec.autodiff.terms import NodeView, Term
 
@@ -29,6 +32,9 @@ def gather(dy: Term, n: NodeView) -> Term:
     known = all(isinstance(d, int) for d in behind)
     if axis == 0 and x.rank == 2 and known and isinstance(size, int) and size <= _FEW_ROWS:
         return _by_one_hot(dy, index, size)
+    columns = math.prod(behind) if known else 0  # type: ignore[arg-type]
+    if axis == 0 and isinstance(size, int) and worth_sorting(dy, columns):
+        return add_rows(dy.reshape([-1, columns]), index.reshape([-1]), size, columns).reshape([size, *behind])  # type: ignore[list-item]
     if index.rank != 1:
         if axis == 0 and known:
             dy = dy.reshape([-1, *behind])  # type: ignore[list-item]
