@@ -23,6 +23,7 @@ from nnspec.training.blocked import use_blocks
 from nnspec.training.in_place import write_in_place
 from nnspec.training.joined import join, part, small
 from nnspec.training.manifest import State, describe, figures, network_to_predict
+from nnspec.training.pool_first import pool_first
 from nnspec.training.precision import PRECISIONS, halve, protect, single
 from nnspec.training.program import Program, Start
 from nnspec.training.random import Random
@@ -130,6 +131,9 @@ def _step(recipe: Recipe, target: Target) -> tuple[ir.Model, list[State]]:
     lowered = lower(recipe.network, training=True, uniform=random, carry=recipe.carry, ops=ops, wanted=wanted)
     lowered = _mixed(recipe, lowered)
     ops = lowered.ops
+    kept = [lowered.values[name] for name in wanted]
+    kept += [*lowered.updates.values(), *(after for _, after in lowered.carries.values())]
+    pool_first(graph, kept)
     scale = _loss_scale(recipe, builder, ops)
     moving = _backward(recipe, lowered, scale)
     for weight in recipe.network.weights:
