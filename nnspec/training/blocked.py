@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from nnspec.ops import Ops, Target, dims_of
 from nnspec.training.rewrite import only_reader, put_in_place
 
 DOMAIN = "com.microsoft.nchwc"
+_FEW = 2**19
+"""Elements of a kernel up to which the numbers that pick each of them are little memory; in time it wins for all."""
 
 
 def use_blocks(graph: ir.Graph, target: Target) -> None:
@@ -120,6 +124,8 @@ class _Layout:
         self._ops = ops
         self._same: dict[ir.Value, ir.Value] = {}
         """Plain tensors whose blocks exist."""
+        self._orders: dict[tuple[tuple[int, ...], bool], ir.Value] = {}
+        """The numbers of elements in blocks, by the kernel's shape and whether it is turned around."""
 
     def into(self, x: ir.Value) -> ir.Value:
         """Return the blocks of a tensor [N, C, H, W]."""
@@ -149,31 +155,54 @@ class _Layout:
     def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
         """Return a kernel [M, C, ...] in blocks of both, with two axes of space.
 
+        Of the kernel of an input gradient, the kernel that it turns around is read.
+        """
+        source = _turned(w)
+        turned = source is not None
+        plain: ir.Value = w if source is None else source
+        dims = dims_of(plain) or ()
+        space = [int(d) for d in dims[2:]]  # type: ignore[arg-type]
+        rows, columns = self.target.whole(filters), self.target.whole(channels)
+        if rows * columns * math.prod(space) <= _FEW:
+            blocks = self._picked(plain, turned)
+        else:
+            blocks = self._moved(plain, turned)
+        flat = [1] if len(space) == 1 else []
+        return self._ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
+
+    def _picked(self, w: ir.Value, turned: bool) -> ir.Value:
+        """Return the blocks of a kernel, each element picked by its number; see `_order`."""
+        ops, dims = self._ops, tuple(int(d) for d in dims_of(w) or ())  # type: ignore[arg-type]
+        if (dims, turned) not in self._orders:
+            self._orders[dims, turned] = ops.constant(_order(dims, self.target.block, turned))
+        order = self._orders[dims, turned]
+        flat = ops.Reshape(w, [-1])
+        if any(size % self.target.block for size in dims[:2]):
+            flat = ops.Concat(flat, ops.constant([0.0], w.dtype), axis=0)
+        return ops.GatherElements(flat, order, axis=0)  # type: ignore[no-any-return]
+
+    def _moved(self, w: ir.Value, turned: bool) -> ir.Value:
+        """Return the blocks of a kernel by transpositions, which need no number for each element.
+
         A transposition of single elements is slow but for two axes, and one of whole blocks is fast. ONNX Runtime would
         make both into one, which is slow again; choosing places of the kernel in between keeps them apart, and turns
         the kernel of an input gradient around by the way.
         """
         ops, b = self._ops, self.target.block
-        turned = _turned(w)
-        if turned is not None:
-            w, filters, channels = turned, channels, filters
+        filters, channels, *space = (int(d) for d in dims_of(w) or ())  # type: ignore[arg-type]
         rows, columns = self.target.whole(filters), self.target.whole(channels)
-        space = [int(d) for d in (dims_of(w) or ())[2:]]  # type: ignore[arg-type]
         places = math.prod(space)
+        order = list(range(places))
         w = ops.Reshape(w, [filters, channels, places])
         if (rows, columns) != (filters, channels):
             w = ops.Pad(w, [0, 0, 0, rows - filters, columns - channels, 0])
-        if turned is None:
-            last = ops.Reshape(ops.Transpose(ops.Reshape(w, [rows, -1]), perm=[1, 0]), [columns, places, rows])
-            order = list(range(places))
-        else:
+        if turned:
             last = ops.Transpose(w, perm=[0, 2, 1])
-            order = list(range(places))[::-1]
-            rows, columns = columns, rows
+            rows, columns, order = columns, rows, order[::-1]
+        else:
+            last = ops.Reshape(ops.Transpose(ops.Reshape(w, [rows, -1]), perm=[1, 0]), [columns, places, rows])
         blocks = ops.Reshape(ops.Gather(last, order, axis=1), [columns // b, b, places, rows // b, b])
-        blocks = ops.Transpose(blocks, perm=[3, 0, 2, 1, 4])
-        flat = [1] if len(space) == 1 else []
-        return ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
+        return ops.Transpose(blocks, perm=[3, 0, 2, 1, 4])  # type: ignore[no-any-return]
 
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
         """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""
@@ -182,6 +211,23 @@ class _Layout:
         sizes = [rows if isinstance(rows, int) else -1, columns]
         image = self.into(ops.Reshape(w, [1, channels, *sizes]))
         return ops.Reshape(image, [channels, 1, *sizes])  # type: ignore[no-any-return]
+
+
+def _order(dims: tuple[int, ...], block: int, turned: bool) -> NDArray[np.int32]:
+    """Return which element of a kernel [M, C, ...] stands at each place of its blocks [M/b, C/b, ..., b of C, b of M].
+
+    What fills up the last blocks has the number behind the last element. The kernel of an input gradient is turned
+    around and has filters and channels exchanged.
+    """
+    filters, channels, *space = dims
+    numbers = np.arange(math.prod(dims), dtype=np.int32).reshape(filters, channels, math.prod(space))
+    if turned:
+        numbers = numbers[:, :, ::-1].swapaxes(0, 1)
+    missing = [(0, -size % block) for size in numbers.shape[:2]]
+    numbers = np.pad(numbers, [*missing, (0, 0)], constant_values=math.prod(dims))
+    rows, columns, places = numbers.shape
+    blocks = numbers.reshape(rows // block, block, columns // block, block, places)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 3, 1)).reshape(-1)
 
 
 def _turned(w: ir.Value) -> ir.Value | None:

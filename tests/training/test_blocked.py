@@ -11,7 +11,7 @@ from nnspec.cli.runtime import training_program
 from nnspec.compile import compile_recipe
 from nnspec.ops import Target
 from nnspec.source import Source
-from nnspec.training import build
+from nnspec.training import blocked, build
 from nnspec.training.blocked import DOMAIN
 
 BLOCK = channel_block()
@@ -57,20 +57,22 @@ def _blocked(model: ir.Model) -> list[ir.Node]:
     return [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Conv"]
 
 
+@pytest.mark.parametrize("few", [blocked._FEW, 0], ids=["kernels picked", "kernels moved"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_same_numbers(name: str) -> None:
+def test_same_numbers(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "_FEW", few)
     recipe = _recipe(*NETWORKS[name])
     sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
     for rows in (5, 5, 2):
         batch = _batch(recipe, rows)
         losses = [s.step(batch)["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    plain, blocked = (s.state() for s in sessions)
-    assert plain.keys() == blocked.keys()
+    plain, found = (s.state() for s in sessions)
+    assert plain.keys() == found.keys()
     start = sessions[0].program.initial_state()
     for key, value in plain.items():
         moved = np.abs(value.astype(np.float64) - start[key]).max()
-        np.testing.assert_allclose(blocked[key], value, atol=2e-5 * max(moved, 1e-3), err_msg=key)
+        np.testing.assert_allclose(found[key], value, atol=2e-5 * max(moved, 1e-3), err_msg=key)
 
 
 @pytest.mark.parametrize(
