@@ -127,10 +127,12 @@ def _arithmetic(name: str) -> Callable[[list[Data], dict[str, Any]], Data | None
         if name == "Div":
             # ONNX divides integers towards zero.
             return None if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        if name == "Mod":
+            return None if b == 0 else a % b  # like ONNX's, with the sign of the divisor
         return a + b if name == "Add" else a - b if name == "Sub" else max(a, b) if name == "Max" else min(a, b)
 
     def both(data: list[Data], at: dict[str, Any]) -> Data | None:
-        if len(data) != 2:
+        if len(data) != 2 or at.get("fmod"):
             return None
         a, b = data
         count = max(len(a.items), len(b.items))
@@ -158,5 +160,6 @@ _FOLD: dict[str, Callable[[list[Data], dict[str, Any]], Data | None]] = {
     "Cast": lambda data, at: data[0] if at.get("to") == ir.DataType.INT64 else None,
     "Reshape": lambda data, at: Data(data[0].items, data[1].items == ()) if len(data[1].items) <= 1 else None,
     "ReduceProd": _reduce_prod,
-    **{name: _arithmetic(name) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
+    "Neg": lambda data, at: Data(tuple(-i if isinstance(i, int) else None for i in data[0].items), data[0].scalar),
+    **{name: _arithmetic(name) for name in ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min")},
 }

@@ -11,9 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from nnspec.ops import Ops, Target, dims_of
 from nnspec.training.rewrite import only_reader, put_in_place
@@ -171,17 +169,22 @@ class _Layout:
         return self._ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
 
     def _picked(self, w: ir.Value, turned: bool) -> ir.Value:
-        """Return the blocks of a kernel, each element picked by its number; see `_order`."""
+        """Return the blocks of a kernel, each element picked by its number.
+
+        The numbers in blocks are those in order, moved as a kernel is; a session works them out when it is opened.
+        What fills up the last blocks has the number behind the last element.
+        """
         ops, dims = self._ops, tuple(int(d) for d in dims_of(w) or ())  # type: ignore[arg-type]
+        count = math.prod(dims)
         if (dims, turned) not in self._orders:
-            self._orders[dims, turned] = ops.constant(_order(dims, self.target.block, turned))
-        order = self._orders[dims, turned]
+            numbers = ops.Reshape(ops.Range(*(ops.constant(n, ir.DataType.INT32) for n in (0, count, 1))), dims)
+            self._orders[dims, turned] = ops.Reshape(self._moved(numbers, turned, count), [-1])
         flat = ops.Reshape(w, [-1])
         if any(size % self.target.block for size in dims[:2]):
             flat = ops.Concat(flat, ops.constant([0.0], w.dtype), axis=0)
-        return ops.GatherElements(flat, order, axis=0)  # type: ignore[no-any-return]
+        return ops.GatherElements(flat, self._orders[dims, turned], axis=0)  # type: ignore[no-any-return]
 
-    def _moved(self, w: ir.Value, turned: bool) -> ir.Value:
+    def _moved(self, w: ir.Value, turned: bool, filling: int = 0) -> ir.Value:
         """Return the blocks of a kernel by transpositions, which need no number for each element.
 
         A transposition of single elements is slow but for two axes, and one of whole blocks is fast. ONNX Runtime would
@@ -195,7 +198,8 @@ class _Layout:
         order = list(range(places))
         w = ops.Reshape(w, [filters, channels, places])
         if (rows, columns) != (filters, channels):
-            w = ops.Pad(w, [0, 0, 0, rows - filters, columns - channels, 0])
+            fill = ops.constant(filling, w.dtype)
+            w = ops.Pad(w, [0, 0, 0, rows - filters, columns - channels, 0], fill)
         if turned:
             last = ops.Transpose(w, perm=[0, 2, 1])
             rows, columns, order = columns, rows, order[::-1]
@@ -211,23 +215,6 @@ class _Layout:
         sizes = [rows if isinstance(rows, int) else -1, columns]
         image = self.into(ops.Reshape(w, [1, channels, *sizes]))
         return ops.Reshape(image, [channels, 1, *sizes])  # type: ignore[no-any-return]
-
-
-def _order(dims: tuple[int, ...], block: int, turned: bool) -> NDArray[np.int32]:
-    """Return which element of a kernel [M, C, ...] stands at each place of its blocks [M/b, C/b, ..., b of C, b of M].
-
-    What fills up the last blocks has the number behind the last element. The kernel of an input gradient is turned
-    around and has filters and channels exchanged.
-    """
-    filters, channels, *space = dims
-    numbers = np.arange(math.prod(dims), dtype=np.int32).reshape(filters, channels, math.prod(space))
-    if turned:
-        numbers = numbers[:, :, ::-1].swapaxes(0, 1)
-    missing = [(0, -size % block) for size in numbers.shape[:2]]
-    numbers = np.pad(numbers, [*missing, (0, 0)], constant_values=math.prod(dims))
-    rows, columns, places = numbers.shape
-    blocks = numbers.reshape(rows // block, block, columns // block, block, places)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 3, 1)).reshape(-1)
 
 
 def _turned(w: ir.Value) -> ir.Value | None:

@@ -21,15 +21,11 @@ def sizes_of(recipe: Recipe, given: Mapping[str, int] | None = None) -> dict[str
     return {BATCH: recipe.batch, **(given or {})}
 
 
-def fix_sizes(model: ir.Model, sizes: Mapping[str, int], *, folded: bool = True) -> ir.Model:
-    """Return a copy of a model in which the named sizes are numbers; shapes are inferred anew from the inputs on.
-
-    Without `folded` the nodes stay as they are, those that compute with sizes too.
-    """
+def fix_sizes(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
+    """Return a copy of a model in which the named sizes are numbers; shapes are inferred anew from the inputs on."""
     fixed = model.clone()
-    _fix(fixed.graph, sizes, folded)
-    if folded:
-        simplify(fixed.graph)
+    _fix(fixed.graph, sizes)
+    simplify(fixed.graph)
     return fixed
 
 
@@ -39,14 +35,14 @@ def open_symbols(graph: ir.Graph) -> list[str]:
     return list(dict.fromkeys(d for d in dims if isinstance(d, str)))
 
 
-def _fix(graph: ir.Graph, sizes: Mapping[str, int], folded: bool) -> None:
+def _fix(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
     for value in graph.inputs:
         _substitute(value, sizes)
     for node in list(graph):
         attributes = list(node.attributes.values())
         for attribute in attributes:
             if attribute.type == ir.AttributeType.GRAPH:
-                _fix(attribute.as_graph(), sizes, folded)
+                _fix(attribute.as_graph(), sizes)
         if node.op_type == "Constant":
             continue
         if node.domain:
@@ -55,7 +51,7 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int], folded: bool) -> None:
             continue
         data = fold(node.op_type, node.inputs, attributes)
         out = node.outputs[0]
-        if folded and data is not None and data.static and not out.is_graph_output():
+        if data is not None and data.static and not out.is_graph_output():
             _to_constant(graph, node, np.array(data.array(), np.int64))
             continue
         found = infer(node.op_type, list(node.inputs), attributes, len(node.outputs), OPSET)

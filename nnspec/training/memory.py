@@ -16,10 +16,10 @@ from nnspec.training.step import build
 from nnspec.training.timeline import Live, Timeline, size_of
 from nnspec.training.work import number_of_nodes
 
-_SESSION, _NODE = 1_100_000, 13_000
-"""Bytes of a session: code that the first run loads, and for each node of the graph, those in loops too, what is kept
-of it (5 KB) and what its first run takes. Measured with ONNX Runtime 1.31 on graphs of 30 to 1,550 nodes; a rough
-figure, which matters where tensors are small."""
+_NODE = 8_000
+"""Bytes of a session for each node of the graph, those in loops too: what is kept of it (5 KB) and what its first run
+takes. Measured with ONNX Runtime 1.31 on graphs of 30 to 1,550 nodes; a rough figure, which matters where tensors are
+small."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainingMemory:
     at: str
     """Where in the step the peak is: the name of the node."""
     session: int
-    """What ONNX Runtime keeps of the graph itself, about."""
+    """What ONNX Runtime keeps of the graph itself, about, and the tensors that it computes when it opens it."""
     unknown: tuple[str, ...]
     """Sizes that no number is known of; tensors of such sizes are not counted."""
 
@@ -64,8 +64,7 @@ def training_memory(
 
 def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemory:
     """Predict the peak memory of a program's step where symbols have these sizes."""
-    # Nodes that ask for the shape of a tensor keep it: they must stay.
-    model = fix_sizes(program.step, sizes, folded=False)
+    model = fix_sizes(program.step, sizes)
     states = program.manifest["state"]
     of = {value.name: size_of(value) for value in model.graph.inputs}
     weights = sum(of.get(s["input"], 0) for s in states if s["kind"] in ("weight", "frozen", "buffer"))
@@ -87,6 +86,6 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
         fragments=timeline.touched - transient,
         live=tuple(timeline.live),
         at=timeline.at,
-        session=_SESSION + _NODE * number_of_nodes(program.step.graph),
+        session=_NODE * number_of_nodes(program.step.graph) + timeline.constants,
         unknown=tuple(open_symbols(model.graph)),
     )

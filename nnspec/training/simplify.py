@@ -1,4 +1,4 @@
-"""Leave out of a finished graph what it does not need: dead nodes, duplicates, identities."""
+"""Leave out of a finished graph what it does not need: dead nodes, duplicates, identities, moves that are undone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def simplify(graph: ir.Graph) -> None:
     # Dead code first: what is not there need not be compared.
     RemoveUnusedNodesPass()(model)
     _skip_identities(graph)
+    _join_moves(graph)
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     assert [v.name for v in graph.outputs] == names
@@ -30,3 +31,29 @@ def _skip_identities(graph: ir.Graph) -> None:
             continue
         ir.convenience.replace_all_uses_with(out, source)
         graph.remove(node, safe=True)
+
+
+def _join_moves(graph: ir.Graph) -> None:
+    """Let a transposition of a transposition, and a view of a view, start from what the first one moves."""
+    for node in graph:
+        source = node.inputs[0] if node.inputs else None
+        first = None if source is None else source.producer()
+        if first is None or node.domain or first.domain or first.op_type != node.op_type:
+            continue
+        if node.op_type == "Transpose":
+            inner, outer = (n.attributes.get_ints("perm") for n in (first, node))
+            if inner is None or outer is None:
+                continue
+            perm = [inner[axis] for axis in outer]
+            node.replace_input_with(0, first.inputs[0])
+            node.attributes["perm"] = ir.AttrInt64s("perm", perm)
+        elif node.op_type == "Reshape" and _whole(node):
+            node.replace_input_with(0, first.inputs[0])
+
+
+def _whole(reshape: ir.Node) -> bool:
+    """Return whether a view's dims are all its own: none is taken over from what it views."""
+    dims = reshape.inputs[1]
+    if dims is None or dims.const_value is None:
+        return False
+    return bool(reshape.attributes.get_int("allowzero", 0)) or 0 not in dims.const_value.numpy()

@@ -21,10 +21,11 @@ _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators whose result is their first input's memory."""
 
 _IN_PLACE = frozenset(
-    """Abs Add Cast Ceil Clip Cos Div Dropout Elu Erf Exp Floor HardSigmoid LeakyRelu Log Mul Neg Not Pow Reciprocal
-    Relu Selu Sigmoid Sin Softmax LogSoftmax Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu Where""".split()  # noqa: SIM905
+    """Cast Clip Dropout Elu HardSigmoid LeakyRelu LogSoftmax Relu Selu Sigmoid Softmax Softplus Softsign Tanh
+    ThresholdedRelu""".split()  # noqa: SIM905
 )
-"""Operators that may write over an input of the same size that has no later reader."""
+"""Operators that write over an input of the same size that has no later reader: activations. Arithmetic does not.
+Measured with ONNX Runtime 1.31, one operator at a time."""
 
 _PRODUCTS = frozenset({"MatMul", "Gemm"})
 
@@ -67,8 +68,8 @@ class Timeline:
     """The tensors of a graph over the time that it runs.
 
     `bound` names outputs that are written where they stay; `sizes` are those of symbols. With `reuse`, ONNX Runtime
-    plans beforehand which tensor takes over the memory of an input, or of a tensor of its size that nobody reads any
-    more: that memory is then kept from the first of them to the last.
+    plans beforehand which tensor takes over the memory of one of its size that nobody reads any more: that memory is
+    then kept from the first of them to the last.
     """
 
     def __init__(
@@ -79,7 +80,10 @@ class Timeline:
         self._nodes = _schedule([n for n in graph if n not in folded])
         self._last_reader: dict[ir.Value, int] = {v: i for i, n in enumerate(self._nodes) for v in sources(n)}
         self._given = {*graph.inputs, *graph.initializers.values()}
-        self._given.update(v for n in folded for v in n.outputs)
+        made_before = {v for n in folded for v in n.outputs}
+        self._given |= made_before
+        self.constants = sum(self._size(v) for v in made_before if v in self._last_reader)
+        """What the session computes beforehand and keeps."""
         self._home: dict[ir.Value, ir.Value] = {}
         """For each value the one whose memory it is in."""
         self._until: dict[ir.Value, int] = {}
@@ -127,7 +131,7 @@ class Timeline:
         if out is node.outputs[0] and not node.domain:
             if first is not None and (node.op_type in _VIEWS or _fused_away(node)):
                 return self._home.get(first, first)
-            if self._reuse and node.op_type in _IN_PLACE:
+            if node.op_type in _IN_PLACE:
                 wanted = self._size(out)
                 for value in node.inputs:
                     if value is None or value in self._given or size_of(value, self._sizes) != wanted:
@@ -149,9 +153,12 @@ class Timeline:
             for out in node.outputs:
                 if self._home[out] is out:
                     size = alive[out] = self._size(out)
+                    scratch = [arena.take(size_of(out, self._sizes)) for _ in range(_scratch(node))]
                     now += size
                     if size:
                         chunks[out] = arena.take(size)
+                    for chunk in scratch:
+                        arena.give(chunk)
             if now > best:
                 best, peak, self.at = now, list(alive), node.name or node.op_type
             for home in self._homes_of(node):
@@ -201,6 +208,11 @@ def _folded(graph: ir.Graph) -> set[ir.Node]:
         if node.op_type == "Constant" or (node.inputs and made and not random):
             found.add(node)
     return found
+
+
+def _scratch(node: ir.Node) -> int:
+    """Return how many further tensors of its result's size a kernel takes while it runs: sums go two by two."""
+    return min(2, max(0, len(node.inputs) - 2)) if node.op_type == "Sum" else 0
 
 
 def _fused_away(node: ir.Node) -> bool:

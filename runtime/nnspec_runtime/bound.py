@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnspec_runtime.program import Input, State, Work
 from nnspec_runtime.recording import Recording
-from nnspec_runtime.session import Device, new_arena, open_session
+from nnspec_runtime.session import Device, give_back, new_arena, open_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -91,6 +91,7 @@ class StepSessions:
             weakref.finalize(self, new_arena).atexit = False  # onnxruntime would keep ours for the next one to come
         recording = Recording() if device.cuda_graph else None
         session = self._open(self._sizes, recorded=device.cuda_graph)
+        give_back()
         self.main = BoundSession(session, recording)
         self.chosen = [self.main, self.main]
         """The session that runs in each turn, as `binding_for` chose it last."""

@@ -41,8 +41,8 @@ class Meter:
 
     def steps_begin(self) -> None:
         """Forget the peak so far for `training`; what follows are training steps and nothing else."""
-        gc.collect()
         self._peak = self._read("VmHWM")
+        _give_back()
         # "5" sets the peak to what is resident now (proc_pid_clear_refs(5)).
         with contextlib.suppress(OSError):
             (self._process / "clear_refs").write_text("5")

@@ -34,10 +34,15 @@ def checked(model: ir.Model) -> bytes:
 
 
 class Graph:
-    """A model in an ONNX Runtime session that takes what it needs of the arrays it is given."""
+    """A model in an ONNX Runtime session that takes what it needs of the arrays it is given.
 
-    def __init__(self, model: ir.Model) -> None:
+    Without ONNX Runtime's optimizer each node rounds as it says: two graphs can be compared in float16.
+    """
+
+    def __init__(self, model: ir.Model, optimized: bool = True) -> None:
         options = ort.SessionOptions()
+        if not optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = ort.InferenceSession(checked(model), options, providers=["CPUExecutionProvider"])
@@ -52,11 +57,11 @@ class Graph:
 class Training:
     """Step a program from its manifest alone: the state goes round by its names."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, optimized: bool = True) -> None:
         self.program = program
         self.states = program.manifest["state"]
         self.state = dict(program.state)
-        self.graph = Graph(program.step)
+        self.graph = Graph(program.step, optimized)
 
     def step(self, data: Mapping[str, Array]) -> dict[str, Array]:
         """Do one step; return all outputs."""
