@@ -22,7 +22,7 @@ from nnspec.cli.runtime import read_weights
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Where drawn weights start from (default 0).")
 @click.option("--train", is_flag=True, help="Write the training step with its eval and predict graphs.")
 @click.option("--unroll", is_flag=True, help="Write recurrences step by step, without Scan, LSTM, GRU and RNN.")
-@click.option("--outputs", metavar="A,B", help="Only these outputs, and the inputs that they need.")
+@options.outputs
 @options.network
 @options.block
 @options.settings
@@ -34,7 +34,7 @@ def export_command(
     seed: int | None,
     train: bool,
     unroll: bool,
-    outputs: str | None,
+    outputs: list[str] | None,
     network: str | None,
     block: str | None,
     settings: dict[str, Any],
@@ -75,9 +75,8 @@ def export_command(
         compiled = compile_network(file, network, settings, **size)
         show(compiled.warnings)
         network_ = compiled.network
-        chosen = None if outputs is None else [name.strip() for name in outputs.split(",")]
         values = initial_weights(network_, seed or 0) if weights is None else read_weights(weights, network_)
-        written = save_network(network_, values, output, unroll=unroll, outputs=chosen)
+        written = save_network(network_, values, output, unroll=unroll, outputs=outputs)
     for path in written:
         click.echo(f"wrote {path}")
     return DONE

@@ -17,6 +17,12 @@ block = click.option("--block", metavar="NAME", help="The train block, where the
 limit = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Allow networks of up to N layers (default 100,000)."
 )
+outputs = click.option(
+    "--outputs",
+    metavar="A,B",
+    callback=lambda ctx, option, text: None if text is None else [name.strip() for name in text.split(",")],
+    help="Only these outputs, and the inputs that they need.",
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +66,18 @@ def serialize(model: ir.Model) -> bytes:
     return content
 
 
-def predict_program(network: Network, weights: Mapping[str, Any]) -> runtime.Program:
-    """Return a program that predicts with weights that fit the network."""
+def predict_program(
+    network: Network, weights: Mapping[str, Any], outputs: Sequence[str] | None = None
+) -> runtime.Program:
+    """Return a program that predicts with weights that fit the network: all outputs, or those named."""
     from nnspec_runtime import Program
     from nnspec_runtime.program import parse_manifest
 
     from nnspec.training.predictor import predictor
 
-    manifest, model = predictor(network)
-    return Program(parse_manifest(manifest), predict=serialize(model), state=weights)
+    manifest, model = predictor(network, outputs)
+    used = {s["name"]: weights[s["name"]] for s in manifest["state"]}
+    return Program(parse_manifest(manifest), predict=serialize(model), state=used)
 
 
 def read_weights(path: str, network: Network) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def eval_command(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.npz", help="The file to write."
 )
+@options.outputs
 @options.device
 @options.network
 @options.settings
@@ -165,6 +166,7 @@ def predict_command(
     weights: str,
     data: tuple[str, ...],
     output: Path,
+    outputs: list[str] | None,
     device: str,
     network: str | None,
     settings: dict[str, Any],
@@ -172,22 +174,22 @@ def predict_command(
 ) -> int:
     """Write what a trained network gives for data: an .npz file with an array for each output, in the data's order.
 
-    No train block is needed.
+    No train block is needed. With --outputs answer, a translator needs the source alone and says the answer by itself.
     """
     from nnspec.cli.runtime import predict_program, read_weights, sentences
     from nnspec.compile import compile_network
 
     compiled = compile_network(file, network, settings, **options.sizes(limit))
     show(compiled.warnings)
-    program = predict_program(compiled.network, read_weights(weights, compiled.network))
+    program = predict_program(compiled.network, read_weights(weights, compiled.network), outputs)
     with sentences():
         from nnspec_runtime import Device, load_data, predict
 
         where = Device.choose(device)  # type: ignore[arg-type]
         # Targets may be among the data, unused.
-        outputs = predict(program, load_data(program, data, purpose="predict"), device=where)
-        _write_npz(output, outputs)
-    for name, array in outputs.items():
+        given = predict(program, load_data(program, data, purpose="predict"), device=where)
+        _write_npz(output, given)
+    for name, array in given.items():
         click.echo(f"{name}  {array.dtype}{list(array.shape)}")
     click.echo(f"wrote {output}")
     return DONE

@@ -14,6 +14,8 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from nnspec.compile import compile_network, initial_weights
+
 
 @pytest.fixture
 def trained(run, spec, data, tmp_path):
@@ -170,6 +172,33 @@ def test_predict_gives_what_the_exported_model_gives(run, spec, data, trained, t
     accuracy = float(np.mean(expected.argmax(1) == np.load(data)["side"]))
     found = run("eval", spec, "--weights", weights, "--data", data, "--device", "cpu", "--format", "json").out
     assert json.loads(found)["accuracy"] == pytest.approx(accuracy)
+
+
+def test_predict_gives_chosen_outputs_from_the_inputs_that_they_need(run, tmp_path):
+    spec = tmp_path / "two.nn"
+    spec.write_text("""network Two {
+  input a: [3]
+  input b: [4]
+  output left = a -> dense(5)
+  output right = b -> dense(2)
+  output low = a -> dense(1)
+}""")
+    weights = initial_weights(compile_network(str(spec)).network)
+    save_file(weights, tmp_path / "w.safetensors")
+    a = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", a=a)
+    files = ("--weights", tmp_path / "w.safetensors", "--data", tmp_path / "a.npz", "-o", tmp_path / "out.npz")
+    ran = run("predict", spec, *files, "--device", "cpu", "--outputs", "low, left")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.splitlines()[:2] == ["low  float32[7, 1]", "left  float32[7, 5]"]
+    with np.load(tmp_path / "out.npz") as got:
+        assert list(got) == ["low", "left"]
+        np.testing.assert_allclose(got["left"], a @ weights["dense1.weight"].T, rtol=1e-5, atol=1e-6)
+    assert run("predict", spec, *files, "--device", "cpu").status == 1, "all outputs need b"
+    ran = run("predict", spec, *files, "--device", "cpu", "--outputs", "lef")
+    assert ran.status == 1
+    assert "has no output `lef`" in ran.err
+    assert "left" in ran.err
 
 
 def test_predict_needs_neither_targets_nor_a_train_block(run, spec, data, trained, tmp_path):
