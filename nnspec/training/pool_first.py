@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
+from nnspec.lower import SEGMENT
 from nnspec.training.rewrite import only_reader
 
 _V = TypeVar("_V")
@@ -19,12 +20,17 @@ _MAXIMA = ("MaxPool", "GlobalMaxPool", "ReduceMax")
 
 
 def pool_first(graph: ir.Graph, kept: Collection[ir.Value]) -> None:
-    """Exchange each Relu with the maximum that is its only reader; values in `kept` stay what they are."""
+    """Exchange each Relu with the maximum that is its only reader; values in `kept` stay what they are.
+
+    Both have to be in one segment of what is recomputed, or in none.
+    """
     for relu in graph:
         if relu.op_type != "Relu" or relu.domain or relu.outputs[0] in kept:
             continue
         for maximum in (only_reader(relu.outputs[0], op_type) for op_type in _MAXIMA):
-            if maximum is not None and len(maximum.outputs) == 1:
+            if maximum is None or len(maximum.outputs) != 1:
+                continue
+            if maximum.metadata_props.get(SEGMENT) == relu.metadata_props.get(SEGMENT):
                 _exchange(relu, maximum)
 
 

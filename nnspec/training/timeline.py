@@ -150,15 +150,19 @@ class Timeline:
         arena = Arena()
         chunks: dict[ir.Value, Chunk] = {}
         for i, node in enumerate(self._nodes):
+            scratch: Chunk | None = None
+            for _ in range(_partial_sums(node)):
+                before, scratch = scratch, arena.take(size_of(node.outputs[0], self._sizes))
+                if before is not None:
+                    arena.give(before)
             for out in node.outputs:
                 if self._home[out] is out:
                     size = alive[out] = self._size(out)
-                    scratch = [arena.take(size_of(out, self._sizes)) for _ in range(_scratch(node))]
                     now += size
                     if size:
                         chunks[out] = arena.take(size)
-                    for chunk in scratch:
-                        arena.give(chunk)
+            if scratch is not None:
+                arena.give(scratch)
             if now > best:
                 best, peak, self.at = now, list(alive), node.name or node.op_type
             for home in self._homes_of(node):
@@ -210,9 +214,9 @@ def _folded(graph: ir.Graph) -> set[ir.Node]:
     return found
 
 
-def _scratch(node: ir.Node) -> int:
-    """Return how many further tensors of its result's size a kernel takes while it runs: sums go two by two."""
-    return min(2, max(0, len(node.inputs) - 2)) if node.op_type == "Sum" else 0
+def _partial_sums(node: ir.Node) -> int:
+    """Return how many tensors of its result's size a kernel takes for itself: a sum of n adds two by two."""
+    return max(0, len(node.inputs) - 2) if node.op_type == "Sum" else 0
 
 
 def _fused_away(node: ir.Node) -> bool:

@@ -15,6 +15,7 @@ from tests.training.programs import Training, checked, recipe_of
 CHAINS = {
     "dense": ("[12]", "(M (dense(16) -> tanh -> dense(16) -> relu)) * 3 -> dense(5)"),
     "normalised": ("[3, 8, 8]", "M (conv(4, 3x3, pad = 1) -> batchnorm -> relu -> maxpool(2)) -> flatten -> dense(5)"),
+    "pooled outside": ("[3, 8, 8]", "M (conv(4, 3x3, pad = 1) -> relu) -> maxpool(2) -> flatten -> dense(5)"),
     "dropped": ("[12]", "M (dense(16) -> dropout(0.4) -> relu) -> M (dense(16) -> dropout(0.4)) -> dense(5)"),
     "softmax": ("[12]", "M (dense(16) -> layernorm -> gelu -> softmax) -> dense(5)"),
     "shared": ("[12]", "dense(12) -> M (dense(12) -> sigmoid) * 2 -> dense(5)"),

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from nnspec.lower import SEGMENT
 from nnspec.ops import OPSET, Ops
 from nnspec.training import build, step
 from nnspec.training.pool_first import pool_first
@@ -93,6 +94,15 @@ def test_a_relu_that_something_else_needs_stays() -> None:
     graph, _ = _graph(read_twice=True)
     pool_first(graph, [])
     assert _kinds(graph) == ["Relu", "MaxPool", "Neg"]
+
+
+def test_a_segment_that_is_recomputed_keeps_its_nodes_together() -> None:
+    for marks, exchanged in (({0: "a"}, False), ({1: "a"}, False), ({0: "a", 1: "b"}, False), ({0: "a", 1: "a"}, True)):
+        graph, _ = _graph()
+        for node, mark in marks.items():
+            graph[node].metadata_props[SEGMENT] = mark
+        pool_first(graph, [])
+        assert _kinds(graph) == (["MaxPool", "Relu"] if exchanged else ["Relu", "MaxPool"])
 
 
 def test_means_do_not_change_places() -> None:

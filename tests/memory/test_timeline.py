@@ -1,0 +1,96 @@
+"""The timeline of a graph, against what ONNX Runtime's allocator holds after it ran the graph."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from nnspec.ops import IR_VERSION, OPSET, Ops, dims_of
+from nnspec.training import timeline
+from nnspec.training.arena import Arena
+from nnspec.training.simplify import simplify
+from nnspec.training.timeline import Timeline
+
+CHILD = Path(__file__).parent / "arena_of.py"
+SHAPES = ((256, 1024), (8, 32, 1024))
+"""Of one MiB; only tensors of the same dims share memory by plan."""
+LARGEST = 4
+
+
+def graph_of(seed: int, nodes: int = 14) -> ir.Graph:
+    """Return a random graph of operators that write in place, that do not, that are views, and that change the size."""
+    draw = random.Random(seed)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(SHAPES[0]))
+    w = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((1024, 1024)))
+    ops = Ops(ir.Graph([x, w], [], nodes=[], opset_imports={"": OPSET}, name="g"))
+    values = [x]
+    for _ in range(nodes):
+        value = draw.choice(values[-4:])
+        alike = [v for v in values[-6:] if dims_of(v) == dims_of(value)]
+        mib = value.shape.numpy()[0] * (32 if len(value.shape) == 3 else 1) // 256
+        kind = draw.choice(["Mul", "Neg", "Relu", "Tanh", "MatMul", "Reshape", "Concat", "Slice", "Sum"])
+        if kind == "Mul":
+            made = ops.Mul(value, draw.choice(alike))
+        elif kind in ("Neg", "Relu", "Tanh"):
+            made = getattr(ops, kind)(value)
+        elif kind == "MatMul":
+            made = ops.MatMul(value, w)
+        elif kind == "Reshape" and mib == 1:
+            made = ops.Reshape(value, SHAPES[len(value.shape) == 2])
+        elif kind == "Concat" and mib < LARGEST:
+            made = ops.Concat(value, draw.choice(alike), axis=0)
+        elif kind == "Slice" and mib > 1:
+            made = ops.Slice(value, [0], [value.shape[0] // 2], [0])
+        elif kind == "Sum":
+            made = ops.Sum(value, *(draw.choice(alike) for _ in range(3)))
+        else:
+            continue
+        values.append(made)
+    for value in values[1:]:
+        if not value.uses():
+            total = ops.ReduceSum(value, keepdims=0)
+            total.name = f"total{len(ops.graph.outputs)}"
+            ops.graph.outputs.append(total)
+    simplify(ops.graph)  # as ONNX Runtime does: it computes nothing twice
+    for number, node in enumerate(ops.graph):
+        node.name = f"n{number}"
+    return ops.graph
+
+
+def regions_of(graph: ir.Graph, reuse: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[str]]:
+    """Return the KiB that the timeline says are touched of each region, and its order of the nodes."""
+    arenas = []
+
+    class Watched(Arena):
+        def __init__(self) -> None:
+            super().__init__()
+            arenas.append(self)
+
+    monkeypatch.setattr(timeline, "Arena", Watched)
+    found = Timeline(graph, {v.name or "" for v in graph.outputs}, reuse=reuse)
+    (arena,) = arenas
+    spans = [sum(end - start for start, end in region) for region in arena._highest]
+    return [span // 1024 for span in spans], [n.name or "" for n in found._nodes]
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="what is touched is read from /proc")
+@pytest.mark.parametrize("reuse", [True, False], ids=["planned reuse", "no reuse"])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_allocator_touches_what_the_timeline_says(
+    seed: int, reuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(seed)
+    path = tmp_path / "graph.onnx"
+    ir.save(ir.Model(graph, ir_version=IR_VERSION), path)
+    command = [sys.executable, str(CHILD), str(path), str(int(reuse))]
+    real = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    regions, order = regions_of(graph, reuse, monkeypatch)
+    assert [name for name in order if name in real["order"]] == real["order"]
+    # A region does not begin where a page does.
+    assert real["regions"] == pytest.approx(regions, abs=12)
