@@ -22,7 +22,7 @@ def predictor(network: Network, outputs: Sequence[str] | None = None) -> tuple[d
     """
     model = forward_model(network, outputs=outputs)
     read = {value.name for value in model.graph.inputs}
-    written = [value.name for value in model.graph.outputs]
+    given = {one["name"]: one for one in outputs_of(network)}
     # A sequence goes with its lengths, read or not.
     read |= {i.lengths for i in network.inputs if i.name in read}
     state = [
@@ -36,8 +36,6 @@ def predictor(network: Network, outputs: Sequence[str] | None = None) -> tuple[d
         "network": network.name,
         "inputs": [one for one in inputs_of(network) if one["name"] in read],
         "state": state,
-        "outputs": sorted(
-            (one for one in outputs_of(network) if one["name"] in written), key=lambda one: written.index(one["name"])
-        ),
+        "outputs": [given[value.name] for value in model.graph.outputs],
     }
     return manifest, model

@@ -99,10 +99,12 @@ def test_known_shapes_become_constants() -> None:
         (op.Shape(x), [2, 6, 8]),
         (op.Size(x), 96),
         (op.Div(op.Mul(op.Shape(x, start=1), [3, 1]), [2, -3]), [9, -2]),
+        (op.Mod(op.Neg(op.Shape(x)), [4, -4, 5]), [2, -2, 2]),
         (op.ReduceProd(op.Gather(op.Shape(x), [0, -1]), keepdims=0), 16),
     ):
         assert value.producer().op_type == "Constant"
         np.testing.assert_array_equal(value.const_value.numpy(), expected)
+    assert op.Mod(op.Shape(x), [4, -4, 5], fmod=1).producer().op_type == "Mod", "the sign is the dividend's"
 
 
 def test_constants() -> None:
