@@ -38,9 +38,14 @@ class Arena:
         self._highest: list[list[tuple[int, int]]] = []
 
     @property
+    def regions(self) -> list[int]:
+        """The bytes of each region that were handed out at least once, in the order in which regions were taken."""
+        return [sum(end - start for start, end in spans) for spans in self._highest]
+
+    @property
     def touched(self) -> int:
         """The bytes that were handed out at least once."""
-        return sum(end - start for spans in self._highest for start, end in spans)
+        return sum(self.regions)
 
     def take(self, size: int) -> Chunk:
         """Return memory for a tensor."""

@@ -158,41 +158,38 @@ class _Layout:
         source = _turned(w)
         turned = source is not None
         plain: ir.Value = w if source is None else source
-        dims = dims_of(plain) or ()
-        space = [int(d) for d in dims[2:]]  # type: ignore[arg-type]
+        dims = tuple(int(d) for d in dims_of(plain) or ())  # type: ignore[arg-type]
+        space = dims[2:]
         rows, columns = self.target.whole(filters), self.target.whole(channels)
-        if rows * columns * math.prod(space) <= _FEW:
-            blocks = self._picked(plain, turned)
-        else:
-            blocks = self._moved(plain, turned)
+        few = rows * columns * math.prod(space) <= _FEW
+        blocks = self._picked(plain, dims, turned) if few else self._moved(plain, dims, turned)
         flat = [1] if len(space) == 1 else []
         return self._ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
 
-    def _picked(self, w: ir.Value, turned: bool) -> ir.Value:
-        """Return the blocks of a kernel, each element picked by its number.
+    def _picked(self, w: ir.Value, dims: tuple[int, ...], turned: bool) -> ir.Value:
+        """Return the blocks of a kernel of these dims, each element picked by its number.
 
         The numbers in blocks are those in order, moved as a kernel is; a session works them out when it is opened.
         What fills up the last blocks has the number behind the last element.
         """
-        ops, dims = self._ops, tuple(int(d) for d in dims_of(w) or ())  # type: ignore[arg-type]
-        count = math.prod(dims)
+        ops, count = self._ops, math.prod(dims)
         if (dims, turned) not in self._orders:
-            numbers = ops.Reshape(ops.Range(*(ops.constant(n, ir.DataType.INT32) for n in (0, count, 1))), dims)
-            self._orders[dims, turned] = ops.Reshape(self._moved(numbers, turned, count), [-1])
+            numbers = ops.Range(*(ops.constant(n, ir.DataType.INT32) for n in (0, count, 1)))
+            self._orders[dims, turned] = ops.Reshape(self._moved(numbers, dims, turned, count), [-1])
         flat = ops.Reshape(w, [-1])
         if any(size % self.target.block for size in dims[:2]):
             flat = ops.Concat(flat, ops.constant([0.0], w.dtype), axis=0)
         return ops.GatherElements(flat, self._orders[dims, turned], axis=0)  # type: ignore[no-any-return]
 
-    def _moved(self, w: ir.Value, turned: bool, filling: int = 0) -> ir.Value:
-        """Return the blocks of a kernel by transpositions, which need no number for each element.
+    def _moved(self, w: ir.Value, dims: tuple[int, ...], turned: bool, filling: int = 0) -> ir.Value:
+        """Return the blocks of a kernel of these dims by transpositions, which need no number for each element.
 
         A transposition of single elements is slow but for two axes, and one of whole blocks is fast. ONNX Runtime would
         make both into one, which is slow again; choosing places of the kernel in between keeps them apart, and turns
         the kernel of an input gradient around by the way.
         """
         ops, b = self._ops, self.target.block
-        filters, channels, *space = (int(d) for d in dims_of(w) or ())  # type: ignore[arg-type]
+        filters, channels, *space = dims
         rows, columns = self.target.whole(filters), self.target.whole(channels)
         places = math.prod(space)
         order = list(range(places))

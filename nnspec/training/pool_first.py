@@ -27,11 +27,11 @@ def pool_first(graph: ir.Graph, kept: Collection[ir.Value]) -> None:
     for relu in graph:
         if relu.op_type != "Relu" or relu.domain or relu.outputs[0] in kept:
             continue
-        for maximum in (only_reader(relu.outputs[0], op_type) for op_type in _MAXIMA):
-            if maximum is None or len(maximum.outputs) != 1:
-                continue
-            if maximum.metadata_props.get(SEGMENT) == relu.metadata_props.get(SEGMENT):
-                _exchange(relu, maximum)
+        maximum = only_reader(relu.outputs[0], *_MAXIMA)
+        if maximum is None or len(maximum.outputs) != 1:
+            continue
+        if maximum.metadata_props.get(SEGMENT) == relu.metadata_props.get(SEGMENT):
+            _exchange(relu, maximum)
 
 
 def _exchange(first: ir.Node, second: ir.Node) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 
-def only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
-    """Return the node of this kind that is a value's one and only reader."""
+def only_reader(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """Return the node of one of these kinds that is a value's one and only reader."""
     if len(value.uses()) != 1 or value.is_graph_output():
         return None
     reader = next(iter(value.consumers()))
-    return reader if reader.op_type == op_type and not reader.domain else None
+    return reader if reader.op_type in op_types and not reader.domain else None
 
 
 def put_in_place(graph: ir.Graph, old: ir.Value, new: ir.Value, gone: Sequence[ir.Node]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
+from nnspec.autodiff.algebra import producer, viewed
 from nnspec.ops import IR_VERSION
 
 
@@ -37,18 +38,15 @@ def _join_moves(graph: ir.Graph) -> None:
     """Let a transposition of a transposition, and a view of a view, start from what the first one moves."""
     for node in graph:
         source = node.inputs[0] if node.inputs else None
-        first = None if source is None else source.producer()
-        if first is None or node.domain or first.domain or first.op_type != node.op_type:
+        if source is None or node.domain:
             continue
-        if node.op_type == "Transpose":
+        if node.op_type == "Reshape" and _whole(node):
+            node.replace_input_with(0, viewed(source))
+        elif node.op_type == "Transpose" and (first := producer(source, "Transpose")) is not None:
             inner, outer = (n.attributes.get_ints("perm") for n in (first, node))
-            if inner is None or outer is None:
-                continue
-            perm = [inner[axis] for axis in outer]
-            node.replace_input_with(0, first.inputs[0])
-            node.attributes["perm"] = ir.AttrInt64s("perm", perm)
-        elif node.op_type == "Reshape" and _whole(node):
-            node.replace_input_with(0, first.inputs[0])
+            if inner is not None and outer is not None:
+                node.replace_input_with(0, first.inputs[0])
+                node.attributes["perm"] = ir.AttrInt64s("perm", [inner[axis] for axis in outer])
 
 
 def _whole(reshape: ir.Node) -> bool:

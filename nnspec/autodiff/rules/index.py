@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from nnspec.autodiff.registry import vjp
 from nnspec.autodiff.rules.places import through_places
-from nnspec.autodiff.rules.rows import add_rows, worth_sorting
+from nnspec.autodiff.rules.rows import FEW_ROWS, by_one_hot, by_sorting, worth_sorting
 from nnspec.autodiff.rules.shape import flip, pad_axis
 from nnspec.autodiff.terms import NodeView, Term
 
@@ -30,11 +30,11 @@ def gather(dy: Term, n: NodeView) -> Term:
     # ONNX Runtime's ScatterND loses updates on a CPU: threads add to one place at once where an index comes twice.
     behind = dy.dims[axis + index.rank :]
     known = all(isinstance(d, int) for d in behind)
-    if axis == 0 and x.rank == 2 and known and isinstance(size, int) and size <= _FEW_ROWS:
-        return _by_one_hot(dy, index, size)
+    if axis == 0 and x.rank == 2 and known and isinstance(size, int) and size <= FEW_ROWS:
+        return by_one_hot(dy, index, size)
     columns = math.prod(behind) if known else 0  # type: ignore[arg-type]
     if axis == 0 and isinstance(size, int) and worth_sorting(dy, columns):
-        return add_rows(dy.reshape([-1, columns]), index.reshape([-1]), size, columns).reshape([size, *behind])  # type: ignore[list-item]
+        return by_sorting(dy, index, size, columns).reshape([size, *behind])  # type: ignore[list-item]
     if index.rank != 1:
         if axis == 0 and known:
             dy = dy.reshape([-1, *behind])  # type: ignore[list-item]
@@ -44,20 +44,6 @@ def gather(dy: Term, n: NodeView) -> Term:
         index = index.reshape([-1])
     around = index.unsqueeze([i for i in range(x.rank) if i != axis])
     return op.ScatterElements(x.zeros(), around.expand(dy), dy, axis=axis, reduction="add")
-
-
-_FEW_ROWS = 192
-"""Rows of a table up to which a product with one-hot vectors is faster than adding element by element."""
-
-
-def _by_one_hot(dy: Term, index: Term, rows: int) -> Term:
-    """Return [rows, columns] as the product of one-hot columns [rows, N] with dy [N, columns]."""
-    op = dy.op
-    flat = index.cast(ir.DataType.INT64).reshape([1, -1])
-    if index.array is None or (index.array < 0).any():
-        flat = (flat < 0).where(flat + rows, flat)
-    which = flat.equals(op.const(np.arange(rows).reshape(rows, 1)))
-    return which.cast(dy.dtype) @ dy.reshape([-1, int(dy.dims[-1])])  # type: ignore[arg-type]
 
 
 def gather_elements(dy: Term, n: NodeView) -> Term:
