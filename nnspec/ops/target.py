@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -13,17 +14,23 @@ class Target:
     `alone` allows standard operators that have kernels on the CPU alone. `block` is the number of channels that lie
     together in the layout of ONNX Runtime's own convolutions, which differs between processors; 0 leaves that layout
     out. A graph made with a block fits processors of the same block only, so it is never written to a file.
+    `batch` is the number of samples that most batches have, 0 where unknown.
     """
 
     cpu: bool = True
     alone: bool = False
     block: int = 0
+    batch: int = 0
 
     def fits(self, channels: int, filters: int) -> bool:
         """Return whether a convolution without groups gains by the layout of blocks."""
         if not self.block or channels % ALIGNED or min(channels, filters) < self.block:
             return False
-        return self.whole(channels) * self.whole(filters) <= _WASTE * channels * filters
+        return not self.wastes(channels, filters)
+
+    def wastes(self, *sizes: int) -> bool:
+        """Return whether filling up each of the sizes to whole blocks makes too many products."""
+        return math.prod(map(self.whole, sizes)) > _WASTE * math.prod(sizes)
 
     def whole(self, channels: int) -> int:
         """Return how many channels there are when the last block is filled up."""

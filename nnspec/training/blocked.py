@@ -1,9 +1,7 @@
-"""Convolutions in the layout of ONNX Runtime's own CPU kernels: channels in blocks that one vector register holds.
+"""Convolutions in the layout of ONNX Runtime's own CPU kernels, see `nnspec.ops.blocks`.
 
 Its optimizer uses this layout by itself, but only where weights are constants, which those of a training step are not.
-The kernels are operators of the domain `com.microsoft.nchwc`; a tensor [N, C, H, W] lies in them as
-[N, C/b, H, W, b], a kernel [M, C, h, w] as [M/b, C/b, h, w, b of C, b of M], a depthwise one as [C/b, h, w, b]; odd
-channels at the end are zeros. Here the reordering is made part of the graph.
+Here the reordering is made part of the graph.
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nnspec.ops import Ops, Target, dims_of
+from nnspec.ops.blocks import DOMAIN, filled_up, into_blocks, out_of_blocks
 from nnspec.training.rewrite import only_reader, put_in_place
 
-DOMAIN = "com.microsoft.nchwc"
 _FEW = 2**19
 """Elements of a kernel up to which the numbers that pick each of them are little memory; in time it wins for all."""
 
@@ -24,13 +22,11 @@ _FEW = 2**19
 def use_blocks(graph: ir.Graph, target: Target) -> None:
     """Let the convolutions of a graph that gain by it run in blocks of channels; in place."""
     found = [c for node in graph if (c := _convolution(node, target)) is not None]
-    if not found:
-        return
-    graph.opset_imports[DOMAIN] = 1
-    ops = Ops(graph)
-    layout = _Layout(ops, target)
+    ops = Ops(graph, target=target)
+    layout = _Layout(ops)
     for one in found:
         _rewrite(ops, layout, one)
+    layout.join(graph)
     graph.sort()
 
 
@@ -98,7 +94,7 @@ def _rewrite(ops: Ops, layout: _Layout, one: _Convolution) -> None:
     if bias is not None and missing:
         bias = ops.Pad(bias, [0, missing])
     blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
-    blocks.type, blocks.shape = y.type, layout.filled_up(y)
+    blocks.type, blocks.shape = y.type, filled_up(ops, dims_of(y))
     result = layout.out_of(blocks, one.filters)
     if flat:
         result = ops.Squeeze(result, [2])
@@ -117,8 +113,8 @@ def _setting(node: ir.Node, name: str, flat: bool, before: int) -> list[int] | N
 class _Layout:
     """Bring tensors into the layout of blocks and out of it; what came out whole goes in again as it was."""
 
-    def __init__(self, ops: Ops, target: Target) -> None:
-        self.target = target
+    def __init__(self, ops: Ops) -> None:
+        self.target = ops.target
         self._ops = ops
         self._same: dict[ir.Value, ir.Value] = {}
         """Plain tensors whose blocks exist."""
@@ -128,24 +124,19 @@ class _Layout:
     def into(self, x: ir.Value) -> ir.Value:
         """Return the blocks of a tensor [N, C, H, W]."""
         if x not in self._same:
-            made: ir.Value = self._ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
-            made.type, made.shape = x.type, self.filled_up(x)
-            self._same[x] = made
+            self._same[x] = into_blocks(self._ops, x)
         return self._same[x]
 
-    def filled_up(self, plain: ir.Value) -> ir.Shape | None:
-        """Return the shape that the blocks of a tensor have: whole blocks of channels, two axes of space."""
-        dims = dims_of(plain)
-        if dims is None or not isinstance(dims[1], int):
-            return None
-        return ir.Shape([dims[0], self.target.whole(dims[1]), *([1] if len(dims) == 3 else []), *dims[2:]])
+    def join(self, graph: ir.Graph) -> None:
+        """Let whatever else brings a tensor into blocks use those that exist."""
+        for node in graph:
+            x = node.inputs[0] if node.op_type == "ReorderInput" else None
+            if x is not None and self._same.get(x, node.outputs[0]) is not node.outputs[0]:
+                ir.convenience.replace_all_uses_with(node.outputs[0], self._same[x])
 
     def out_of(self, blocks: ir.Value, channels: int) -> ir.Value:
         """Return the tensor of `channels` channels that lies in blocks."""
-        attributes = {"channels": channels, "channels_last": 0}
-        plain: ir.Value = self._ops.emit("ReorderOutput", [blocks], attributes, domain=DOMAIN)
-        dims = dims_of(blocks)
-        plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape([dims[0], channels, *dims[2:]])
+        plain = out_of_blocks(self._ops, blocks, channels)
         if channels % self.target.block == 0:
             self._same[plain] = blocks
         return plain

@@ -48,6 +48,8 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
         if node.domain:
             for out in node.outputs:
                 _substitute(out, sizes)
+            if node.op_type == "ReorderInput" and None in (dims_of(node.outputs[0]) or ()):
+                node.outputs[0].shape = node.inputs[0].shape  # channels of unknown number fill whole blocks
             continue
         data = fold(node.op_type, node.inputs, attributes)
         out = node.outputs[0]

@@ -47,7 +47,7 @@ def build(recipe: Recipe, target: Target = PORTABLE) -> Program:
     Raise GradientError where an operator on the way from the loss to a weight has no gradient rule.
     """
     # What a CPU alone has, it has for float32 alone.
-    target = PORTABLE if target.alone and recipe.precision != "float32" else target
+    target = PORTABLE if target.alone and recipe.precision != "float32" else replace(target, batch=recipe.batch)
     step, states = _step(recipe, target)
     evaluate = _evaluate(recipe, states)
     predict = _predict(recipe.network)

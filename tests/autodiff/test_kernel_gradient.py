@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from nnspec_runtime.layout import channel_block
 
 from nnspec.autodiff.rules import kernel_gradient
 from nnspec.autodiff.rules.kernel_gradient import LOWERINGS, choose
@@ -13,6 +14,7 @@ from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
 from nnspec.ops import IR_VERSION, OPSET, Ops, Target
 
+BLOCK = channel_block()
 SHAPES = {
     "plain": ((2, 3, 6, 7), (4, 3, 3, 3), {}),
     "padded": ((2, 3, 6, 7), (4, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
@@ -43,6 +45,14 @@ SHAPES = {
     ),
     "depthwise pads above kernel": ((2, 8, 3, 3), (8, 1, 2, 2), {"group": 8, "pads": [3, 3, 3, 3]}),
     "depthwise 1-D": ((3, 8, 9), (8, 1, 3), {"group": 8, "pads": [1, 1], "strides": [2]}),
+    "blocks": ((4, 16, 6, 7), (24, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "blocks uneven": ((3, 8, 6, 7), (16, 8, 3, 2), {"pads": [2, 0, 0, 1]}),
+    "blocks strided": ((9, 16, 7, 8), (8, 16, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "blocks, stride leaves rows": ((5, 8, 8, 9), (16, 8, 3, 2), {"strides": [3, 2], "pads": [1, 0, 0, 0]}),
+    "blocks, stride above kernel": ((2, 8, 9, 8), (8, 8, 2, 2), {"strides": [3, 4]}),
+    "blocks, dilated rows": ((2, 8, 9, 9), (8, 8, 3, 2), {"dilations": [2, 1], "strides": [2, 1], "pads": [1, 2, 0, 1]}),
+    "blocks, pads above kernel": ((2, 8, 3, 3), (8, 8, 2, 2), {"pads": [3, 3, 3, 3]}),
+    "blocks, 1-D": ((3, 8, 9), (16, 8, 3), {"pads": [1, 1], "strides": [2]}),
     "groups": ((2, 4, 5, 5), (6, 2, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
 }
 ALONE = {"taps", "batched_gemm", "gemm", "conv", "lags"}
@@ -120,6 +130,16 @@ def _model(shape: str, lowering: str | None, symbolic: bool, target: Target) -> 
 def test_lowering(shape: str, lowering: str, symbolic: bool) -> None:
     model, out = _model(shape, lowering, symbolic, Target())
     _check(model, shape, SHAPES[shape][0], out)
+
+
+@pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
+@pytest.mark.parametrize("batch", [None, 1, 8, 13])
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s.startswith("blocks")])
+def test_in_blocks(shape: str, batch: int | None) -> None:
+    """With a batch of fixed size, and one of symbolic size in batches that do and do not fill whole blocks."""
+    model, out = _model(shape, "blocks", batch is not None, Target(block=BLOCK))
+    samples = batch or out[0]
+    _check(model, shape, (samples, *SHAPES[shape][0][1:]), (samples, *out[1:]))
 
 
 @pytest.mark.parametrize("batch", [1, 5])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from nnspec.autodiff.errors import GradientError
-from nnspec.autodiff.rules import costs
+from nnspec.autodiff.rules import costs, kernel_blocks
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
 
@@ -61,6 +61,8 @@ def choose(x: Term, dy: Term, w: Term, window: Window, group: int) -> str:
             shared = places if set(on_x) == set(range(window.axes)) else pixels
             prices["lags"] = costs.product(max(many * depth, few * filters), min(many * depth, few * filters), shared)
             prices["lags"] += costs.shifts(depth, shared, many) + costs.shifts(filters, shared, few)
+        if kernel_blocks.fits(x, dy, w, window):
+            prices["blocks"] = costs.blocks(filters, depth, taps, places, pixels)
     return min(prices, key=prices.__getitem__)
 
 
@@ -292,6 +294,7 @@ LOWERINGS: dict[str, WeightGradient] = {
     "batched_gemm": by_batched_gemm,
     "conv": by_conv,
     "lags": by_lags,
+    "blocks": kernel_blocks.by_blocks,
     "stacked": by_stacked,
 }
 

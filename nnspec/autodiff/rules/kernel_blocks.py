@@ -1,0 +1,83 @@
+"""The gradient of a convolution's weight as a convolution of whole images, in blocks of channels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from nnspec.autodiff.rules.window import Window
+from nnspec.autodiff.terms import Term
+from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks
+
+
+def fits(x: Term, dy: Term, w: Term, window: Window) -> bool:
+    """Return whether `by_blocks` takes a convolution without groups: whole blocks, images of known size.
+
+    Samples fill up blocks too; few of them would be mostly zeros.
+    """
+    target = dy.op.target
+    block = target.block
+    if not block or window.axes > 2 or window.dilations[-1] != 1 or target.wastes(target.batch):
+        return False
+    filters, depth = w.dims[:2]
+    known = all(isinstance(d, int) for d in (filters, depth, *x.dims[2:], *dy.dims[2:]))
+    return known and filters % block == depth % block == 0  # type: ignore[operator]
+
+
+def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
+    """A convolution of x with dy: samples are what it sums over, and x's channels are images.
+
+    It has as many results per image as the kernel has places: too few to fill the registers. So the channels of a block
+    lie side by side in a row, [.., W, b], and dy meets every b-th element: the results of a whole block are neighbours.
+    See `fits`.
+    """
+    if window.axes == 1:
+        flat = window
+        window = Window(*((1, *getattr(flat, f.name)) for f in dataclasses.fields(flat)))  # type: ignore[arg-type]
+        window = dataclasses.replace(window, begins=(0, *flat.begins), ends=(0, *flat.ends))
+        two = by_blocks(x.unsqueeze([2]), dy.unsqueeze([2]), w.unsqueeze([2]), window, group)
+        return two.squeeze([2])
+    op, block = dy.op, dy.op.target.block
+    filters, depth = _ints(w.dims[:2])
+    size, count = _ints(x.dims[2:]), _ints(dy.dims[2:])
+    # Exactly the rows and columns that windows reach: zeros are added behind, or rows left over are cut off.
+    reach = [(c - 1) * s + e for c, s, e in zip(count, window.strides, window.extent, strict=True)]
+    behind = [r - b - s for r, b, s in zip(reach, window.begins, size, strict=True)]
+    missing = -x.shape(0, 1)
+    missing = op.Mod(missing, [block])
+
+    lines = op.term(into_blocks(op.ops, x.value))  # in memory [N, C/b, H, W, b]
+    lines = op.Reshape(lines, [0, depth // block, size[0], -1]).transpose([1, 0, 2, 3])
+    pads = op.Concat(
+        [0, 0, 0, window.begins[1] * block, 0], missing, [min(behind[0], 0), behind[1] * block], axis=0
+    )
+    data = into_blocks(op.ops, op.Pad(lines, pads).value)
+
+    samples = op.Range(0, op.Squeeze(x.shape(0, 1) + missing, [0]), 1)
+    # Those that fill up the last block meet zeros, so any will do.
+    samples = op.Min(samples, op.Squeeze(x.shape(0, 1), [0]) - 1)
+    rows = samples * (filters // block) + op.const([[i] for i in range(filters // block)])
+    images = op.Gather(op.Reshape(dy, [-1, block * count[0] * count[1]]), rows, axis=0)
+    first = op.term(into_blocks(op.ops, images.unsqueeze([2]).value))  # [M/b, N/b, b of M, h, w, b of N]
+    second = into_blocks(op.ops, op.Reshape(first, [-1, block, 1, count[0] * count[1] * block]).value)
+    kernel = op.Reshape(op.term(second), [filters, -1, *count])
+
+    settings = {
+        "kernel_shape": count,
+        "strides": [window.dilations[0], 1],
+        "dilations": [window.strides[0], window.strides[1] * block],
+        "pads": [window.begins[0], 0, max(behind[0], 0), 0],
+        "group": 1,
+    }
+    blocks: ir.Value = op.ops.emit("Conv", [data, kernel.value], settings, domain=DOMAIN)
+    high, wide = window.kernel
+    blocks.type, blocks.shape = dy.value.type, ir.Shape([depth // block, filters, high, wide * block])
+    plain = op.term(out_of_blocks(op.ops, blocks, filters))  # [C/b, M, h, w, b of C]
+    plain = op.term(out_of_blocks(op.ops, op.Reshape(plain, [-1, block, high, wide]).value, block))
+    turned = op.Reshape(plain, [depth // block, filters, block * high * wide]).transpose([1, 0, 2])
+    return turned.reshape([filters, depth, high, wide])
+
+
+def _ints(dims: object) -> list[int]:
+    return [int(d) for d in dims]  # type: ignore[attr-defined]

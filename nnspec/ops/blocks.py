@@ -1,0 +1,41 @@
+"""The layout of ONNX Runtime's own CPU convolutions: channels in blocks that one vector register holds.
+
+A tensor [N, C, H, W] lies in it as [N, C/b, H, W, b], a kernel [M, C, h, w] as [M/b, C/b, h, w, b of C, b of M], a
+depthwise one as [C/b, h, w, b]; what is missing in the last block is zeros. Its operators say nothing of the order:
+their tensors have the dims of plain ones, channels filled up.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from nnspec.ops.builder import Ops
+from nnspec.ops.infer import Dims, dims_of
+
+DOMAIN = "com.microsoft.nchwc"
+"""The domain of the operators that take tensors in blocks."""
+
+
+def into_blocks(ops: Ops, x: ir.Value) -> ir.Value:
+    """Return the blocks of a tensor [N, C, H, W], C a multiple of `ALIGNED`."""
+    ops.graph.opset_imports[DOMAIN] = 1
+    blocks: ir.Value = ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
+    blocks.type, blocks.shape = x.type, filled_up(ops, dims_of(x))
+    return blocks
+
+
+def out_of_blocks(ops: Ops, blocks: ir.Value, channels: int) -> ir.Value:
+    """Return the tensor of `channels` channels that lies in blocks."""
+    attributes = {"channels": channels, "channels_last": 0}
+    plain: ir.Value = ops.emit("ReorderOutput", [blocks], attributes, domain=DOMAIN)
+    dims = dims_of(blocks)
+    plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape([dims[0], channels, *dims[2:]])
+    return plain
+
+
+def filled_up(ops: Ops, dims: Dims | None) -> ir.Shape | None:
+    """Return the shape that the blocks of a tensor have, with two axes of space."""
+    if dims is None:
+        return None
+    channels = ops.target.whole(dims[1]) if isinstance(dims[1], int) else None
+    return ir.Shape([dims[0], channels, *([1] if len(dims) == 3 else []), *dims[2:]])
