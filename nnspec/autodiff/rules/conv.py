@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from nnspec.autodiff import algebra
 from nnspec.autodiff.registry import vjp
 from nnspec.autodiff.rules.kernel_gradient import channels_first, weight_gradient
 from nnspec.autodiff.rules.window import Window
@@ -14,15 +15,32 @@ _FAR = 2**31 - 1
 
 def conv_dx(dy: Term, n: NodeView) -> Term:
     """The transposed convolution of dy."""
-    w = n.x[1]
+    dy, factor = _factor_of_filters(dy)
+    w = n.x[1] if factor is None else n.x[1] * factor
     window = Window.of(n, w.dims[2:], n.x[0], n.y)
     return input_gradient(dy, w, n.x[0], window, n.attr("group", 1))
 
 
 def conv_dw(dy: Term, n: NodeView) -> Term:
     """The correlation of x with dy."""
+    dy, factor = _factor_of_filters(dy)
     window = Window.of(n, n.x[1].dims[2:], n.x[0], n.y)
-    return weight_gradient(n.x[0], dy, n.x[1], window, n.attr("group", 1))
+    dw = weight_gradient(n.x[0], dy, n.x[1], window, n.attr("group", 1))
+    return dw if factor is None else dw * factor
+
+
+def _factor_of_filters(dy: Term) -> tuple[Term, Term | None]:
+    """Return dy without the factors that each filter has one of, and these as [M, 1, ...]: kernels are smaller."""
+    parts = algebra.pulled_out(dy.value, [0, *range(2, dy.rank)])
+    if parts is None:
+        return dy, None
+    inside, outside = parts
+    factor = math.prod(f if isinstance(f, int) else dy.op.term(f) for f in outside)
+    if not isinstance(factor, Term):
+        return dy, None
+    if factor.rank:
+        factor = factor.reshape([-1, *[1] * (dy.rank - 1)])
+    return math.prod((dy.op.term(f) for f in inside[1:]), start=dy.op.term(inside[0])), factor
 
 
 def bias_gradient(dy: Term, n: NodeView) -> Term:

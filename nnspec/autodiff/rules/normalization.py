@@ -156,14 +156,14 @@ def _count(n: NodeView) -> Term:
 def through_batch(dy: Term, n: NodeView) -> Term:
     """As `through_statistics`, for an input c of mean 0: a (dy - mean(dy) - c mean(dy c) / (var + e)).
 
-    With a = scale / deviation. The factors are vectors, so that three passes over the activations are left.
+    With a = scale / deviation. Means and factors are vectors: two passes over the activations, and one by a, which a
+    convolution behind takes into its kernel.
     """
     c, inverse, zeros = n.x[0], _inverse(n), n.x[3]
-    factor = n.x[1] * inverse
-    along = factor * inverse * inverse * _channel_mean(dy * c)
+    along = inverse * inverse * _channel_mean(dy * c)
     ones = n.op.const([1.0] * int(n.x[1].dims[0] or 1), dy.dtype)
-    straight = n.op.BatchNormalization(dy, factor, -(factor * _channel_mean(dy)), zeros, ones, epsilon=0.0)
-    return straight - c * _per_channel(along, n)
+    through = n.op.BatchNormalization(c, -along, -_channel_mean(dy), zeros, ones, epsilon=0.0)
+    return (dy + through) * _per_channel(n.x[1] * inverse, n)
 
 
 def batch_dx(dy: Term, n: NodeView) -> Term:
