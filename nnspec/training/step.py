@@ -325,10 +325,11 @@ def _finish(
             graph.inputs.append(value)
     finish_outputs(lowered, outputs)
     simplify(graph)
-    if target.cpu:
-        sum_by_products(graph)
+    read_sizes_off_inputs(graph)  # what asks for a size alone is no reader
     if target.block:
         use_blocks(graph, target)
+    if target.cpu:
+        sum_by_products(graph)
     read_sizes_off_inputs(graph)
     simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]

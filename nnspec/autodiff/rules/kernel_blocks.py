@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import onnx_ir as ir
 
@@ -44,22 +45,18 @@ def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     # Exactly the rows and columns that windows reach: zeros are added behind, or rows left over are cut off.
     reach = [(c - 1) * s + e for c, s, e in zip(count, window.strides, window.extent, strict=True)]
     behind = [r - b - s for r, b, s in zip(reach, window.begins, size, strict=True)]
-    missing = -x.shape(0, 1)
-    missing = op.Mod(missing, [block])
+    batch = x.shape(0, 1)
+    missing = op.Mod(-batch, [block])
 
-    lines = op.term(into_blocks(op.ops, x.value))  # in memory [N, C/b, H, W, b]
-    lines = op.Reshape(lines, [0, depth // block, size[0], -1]).transpose([1, 0, 2, 3])
-    pads = op.Concat(
-        [0, 0, 0, window.begins[1] * block, 0], missing, [min(behind[0], 0), behind[1] * block], axis=0
-    )
+    lines = _in_groups(op.term(into_blocks(op.ops, x.value)), depth // block, op.Range(0, op.Squeeze(batch, [0]), 1))
+    lines = op.Reshape(lines, [0, 0, size[0], size[1] * block])
+    pads = op.Concat([0, 0, 0, window.begins[1] * block, 0], missing, [min(behind[0], 0), behind[1] * block], axis=0)
     data = into_blocks(op.ops, op.Pad(lines, pads).value)
 
-    samples = op.Range(0, op.Squeeze(x.shape(0, 1) + missing, [0]), 1)
-    # Those that fill up the last block meet zeros, so any will do.
-    samples = op.Min(samples, op.Squeeze(x.shape(0, 1), [0]) - 1)
-    rows = samples * (filters // block) + op.const([[i] for i in range(filters // block)])
-    images = op.Gather(op.Reshape(dy, [-1, block * count[0] * count[1]]), rows, axis=0)
-    first = op.term(into_blocks(op.ops, images.unsqueeze([2]).value))  # [M/b, N/b, b of M, h, w, b of N]
+    # Samples that fill up the last block meet zeros, so any will do.
+    samples = op.Min(op.Range(0, op.Squeeze(batch + missing, [0]), 1), batch - 1)
+    images = op.Reshape(_in_groups(dy, filters // block, samples), [0, 0, 1, -1])
+    first = op.term(into_blocks(op.ops, images.value))  # [M/b, N/b, b of M, h, w, b of N]
     second = into_blocks(op.ops, op.Reshape(first, [-1, block, 1, count[0] * count[1] * block]).value)
     kernel = op.Reshape(op.term(second), [filters, -1, *count])
 
@@ -77,6 +74,13 @@ def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     plain = op.term(out_of_blocks(op.ops, op.Reshape(plain, [-1, block, high, wide]).value, block))
     turned = op.Reshape(plain, [depth // block, filters, block * high * wide]).transpose([1, 0, 2])
     return turned.reshape([filters, depth, high, wide])
+
+
+def _in_groups(t: Term, groups: int, samples: Term) -> Term:
+    """Return [groups, samples, elements]: the groups of channels of the samples that are named."""
+    op = t.op
+    rows = samples * groups + op.const([[i] for i in range(groups)])
+    return op.Gather(op.Reshape(t, [-1, math.prod(_ints(t.dims[1:])) // groups]), rows, axis=0)
 
 
 def _ints(dims: object) -> list[int]:
