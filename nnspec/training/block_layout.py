@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
 from nnspec.ops.blocks import into_blocks, out_of_blocks
-
-_FEW = 2**19
-"""Elements of a kernel up to which the numbers that pick each of them are little memory; in time it wins for all."""
 
 
 class Layout:
@@ -22,8 +20,6 @@ class Layout:
         self._order = {node: i for i, node in enumerate(ops.graph)}
         self._same: dict[ir.Value, ir.Value] = {}
         """Plain tensors whose blocks exist."""
-        self._orders: dict[tuple[tuple[int, ...], bool], ir.Value] = {}
-        """The numbers of elements in blocks, by the kernel's shape and whether it is turned around."""
 
     def has(self, x: ir.Value) -> bool:
         """Return whether the blocks of a tensor exist, all of them whole: what fills others up has to stay zero."""
@@ -58,57 +54,29 @@ class Layout:
     def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
         """Return a kernel [M, C, ...] in blocks of both, with two axes of space.
 
-        Of the kernel of an input gradient, the kernel that it turns around is read.
-        """
-        source = _turned(w)
-        turned = source is not None
-        plain: ir.Value = w if source is None else source
-        dims = tuple(int(d) for d in dims_of(plain) or ())  # type: ignore[arg-type]
-        space = dims[2:]
-        rows, columns = self.target.whole(filters), self.target.whole(channels)
-        few = rows * columns * math.prod(space) <= _FEW
-        blocks = self._picked(plain, dims, turned) if few else self._moved(plain, dims, turned)
-        flat = [1] if len(space) == 1 else []
-        return self._ops.Reshape(blocks, [rows, columns, *flat, *space])  # type: ignore[no-any-return]
-
-    def _picked(self, w: ir.Value, dims: tuple[int, ...], turned: bool) -> ir.Value:
-        """Return the blocks of a kernel of these dims, each element picked by its number.
-
-        The numbers in blocks are those in order, moved as a kernel is; a session works them out when it is opened.
-        What fills up the last blocks has the number behind the last element.
-        """
-        ops, count = self._ops, math.prod(dims)
-        if (dims, turned) not in self._orders:
-            numbers = ops.Range(*(ops.constant(n, ir.DataType.INT32) for n in (0, count, 1)))
-            self._orders[dims, turned] = ops.Reshape(self._moved(numbers, dims, turned, count), [-1])
-        flat = ops.Reshape(w, [-1])
-        if any(size % self.target.block for size in dims[:2]):
-            flat = ops.Concat(flat, ops.constant([0.0], w.dtype), axis=0)
-        return ops.GatherElements(flat, self._orders[dims, turned], axis=0)  # type: ignore[no-any-return]
-
-    def _moved(self, w: ir.Value, dims: tuple[int, ...], turned: bool, filling: int = 0) -> ir.Value:
-        """Return the blocks of a kernel of these dims by transpositions, which need no number for each element.
-
-        A transposition of single elements is slow but for two axes, and one of whole blocks is fast. ONNX Runtime would
-        make both into one, which is slow again; choosing places of the kernel in between keeps them apart, and turns
-        the kernel of an input gradient around by the way.
+        Channels go into blocks first, filters then. Of the kernel of an input gradient, the kernel that it turns around
+        is read: its filters are the channels.
         """
         ops, b = self._ops, self.target.block
-        filters, channels, *space = dims
         rows, columns = self.target.whole(filters), self.target.whole(channels)
-        places = math.prod(space)
-        order = list(range(places))
-        w = ops.Reshape(w, [filters, channels, places])
-        if (rows, columns) != (filters, channels):
-            fill = ops.constant(filling, w.dtype)
-            w = ops.Pad(w, [0, 0, 0, rows - filters, columns - channels, 0], fill)
-        if turned:
-            last = ops.Transpose(w, perm=[0, 2, 1])
-            rows, columns, order = columns, rows, order[::-1]
+        source = _turned(w)
+        plain: ir.Value = w if source is None else source
+        space = [int(d) for d in (dims_of(plain) or ())[2:]]  # type: ignore[arg-type]
+        places, axis = math.prod(space), int(source is not None)
+        if rows != filters:
+            pads = [0] * (2 * len(space) + 4)
+            pads[2 + len(space) + axis] = rows - filters
+            plain = ops.Pad(plain, pads)
+        if source is None:
+            first = into_blocks(ops, ops.Reshape(plain, [rows, channels, 1, places]))
+            blocks = into_blocks(ops, ops.Reshape(first, [rows // b, b, 1, columns * places]))
         else:
-            last = ops.Reshape(ops.Transpose(ops.Reshape(w, [rows, -1]), perm=[1, 0]), [columns, places, rows])
-        blocks = ops.Reshape(ops.Gather(last, order, axis=1), [columns // b, b, places, rows // b, b])
-        return ops.Transpose(blocks, perm=[3, 0, 2, 1, 4])  # type: ignore[no-any-return]
+            first = into_blocks(ops, ops.Reshape(plain, [1, channels, 1, rows * places]))
+            blocks = into_blocks(ops, ops.Reshape(first, [columns // b * (rows // b), b, 1, places * b]))
+            order = np.arange(columns // b * (rows // b) * places).reshape(columns // b, rows // b, places)
+            order = order.transpose(1, 0, 2)[..., ::-1].reshape(-1).astype(np.int32)
+            blocks = ops.Gather(ops.Reshape(blocks, [-1, b * b]), ops.constant(order), axis=0)
+        return ops.Reshape(blocks, [rows, columns, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
 
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
         """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""

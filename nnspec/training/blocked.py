@@ -25,7 +25,7 @@ def use_blocks(graph: ir.Graph, target: Target) -> None:
     for node in list(graph):
         if node.graph is None:
             continue  # a part of one before it
-        one = _convolution(node, target)
+        one = _convolution(node, layout)
         if one is not None:
             _rewrite(ops, layout, one)
         else:
@@ -45,7 +45,8 @@ class _Convolution:
     depthwise: bool
 
 
-def _convolution(node: ir.Node, target: Target) -> _Convolution | None:
+def _convolution(node: ir.Node, layout: Layout) -> _Convolution | None:
+    target = layout.target
     if node.op_type != "Conv" or node.domain or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     x, w = node.inputs[0], node.inputs[1]
@@ -65,7 +66,7 @@ def _convolution(node: ir.Node, target: Target) -> _Convolution | None:
     if group == channels == filters and depth == 1:
         fits = channels % target.block == 0 and isinstance(kernel[-1], int)
         return _Convolution(node, filters, channels, sizes, True) if fits else None
-    if group != 1 or sizes is None or math.prod(sizes) == 1:
+    if group != 1 or sizes is None or (math.prod(sizes) == 1 and not layout.has(x)):
         return None  # for 1x1 the plain kernel is one product already
     return _Convolution(node, filters, channels, sizes, False) if target.fits(channels, filters) else None
 

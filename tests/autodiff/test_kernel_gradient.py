@@ -50,7 +50,12 @@ SHAPES = {
     "blocks strided": ((9, 16, 7, 8), (8, 16, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "blocks, stride leaves rows": ((5, 8, 8, 9), (16, 8, 3, 2), {"strides": [3, 2], "pads": [1, 0, 0, 0]}),
     "blocks, stride above kernel": ((2, 8, 9, 8), (8, 8, 2, 2), {"strides": [3, 4]}),
-    "blocks, dilated rows": ((2, 8, 9, 9), (8, 8, 3, 2), {"dilations": [2, 1], "strides": [2, 1], "pads": [1, 2, 0, 1]}),
+    "blocks, dilated rows": (
+        (2, 8, 9, 9),
+        (8, 8, 3, 2),
+        {"dilations": [2, 1], "strides": [2, 1], "pads": [1, 2, 0, 1]},
+    ),
+    "blocks filled up": ((2, 28, 5, 6), (20, 28, 3, 3), {"pads": [1, 1, 1, 1]}),
     "blocks, pads above kernel": ((2, 8, 3, 3), (8, 8, 2, 2), {"pads": [3, 3, 3, 3]}),
     "blocks, 1-D": ((3, 8, 9), (16, 8, 3), {"pads": [1, 1], "strides": [2]}),
     "groups": ((2, 4, 5, 5), (6, 2, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),

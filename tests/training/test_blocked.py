@@ -11,7 +11,7 @@ from nnspec.cli.runtime import training_program
 from nnspec.compile import compile_recipe
 from nnspec.ops import Target
 from nnspec.source import Source
-from nnspec.training import block_layout, build
+from nnspec.training import build
 from nnspec.training.blocked import DOMAIN
 
 BLOCK = channel_block()
@@ -57,10 +57,8 @@ def _blocked(model: ir.Model) -> list[ir.Node]:
     return [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Conv"]
 
 
-@pytest.mark.parametrize("few", [block_layout._FEW, 0], ids=["kernels picked", "kernels moved"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_same_numbers(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_layout, "_FEW", few)
+def test_same_numbers(name: str) -> None:
     recipe = _recipe(*NETWORKS[name])
     sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
     for rows in (5, 5, 2):
