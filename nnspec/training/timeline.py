@@ -7,13 +7,14 @@ reader. A view of another tensor takes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from nnspec.autodiff.driver import sources
 from nnspec.ops import dims_of
+from nnspec.ops.blocks import DOMAIN
 from nnspec.training.arena import Arena, Chunk
 from nnspec.training.fixed import number
 
@@ -128,17 +129,16 @@ class Timeline:
         if out.name in self._bound:
             return None
         first = node.inputs[0] if node.inputs else None
-        if out is node.outputs[0] and not node.domain:
-            if first is not None and (node.op_type in _VIEWS or _fused_away(node)):
+        if out is node.outputs[0]:
+            if not node.domain and first is not None and (node.op_type in _VIEWS or _fused_away(node)):
                 return self._home.get(first, first)
-            if node.op_type in _IN_PLACE:
-                wanted = self._size(out)
-                for value in node.inputs:
-                    if value is None or value in self._given or size_of(value, self._sizes) != wanted:
-                        continue
-                    home = self._home.get(value, value)
-                    if self._until.get(home) == i and home.name not in self._bound:
-                        return home
+            wanted = self._size(out)
+            for value in _written_over(node):
+                if value is None or value in self._given or size_of(value, self._sizes) != wanted:
+                    continue
+                home = self._home.get(value, value)
+                if self._until.get(home) == i and home.name not in self._bound:
+                    return home
         freed = self._free.get(self._kind(out)) if self._reuse and not out.is_graph_output() else None
         return freed.pop() if freed else None
 
@@ -212,6 +212,13 @@ def _folded(graph: ir.Graph) -> set[ir.Node]:
         if node.op_type == "Constant" or (node.inputs and made and not random):
             found.add(node)
     return found
+
+
+def _written_over(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return the inputs whose memory a node's result may take over."""
+    if node.domain == DOMAIN and node.op_type == "Conv":
+        return node.inputs[3:]  # what it adds to
+    return node.inputs if node.op_type in _IN_PLACE and not node.domain else ()
 
 
 def _partial_sums(node: ir.Node) -> int:

@@ -7,17 +7,22 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
+from nnspec_runtime.layout import channel_block
 
-from nnspec.ops import IR_VERSION, OPSET, Ops, dims_of
+from nnspec.ops import IR_VERSION, OPSET, Ops, Target, dims_of
+from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks
 from nnspec.training import timeline
 from nnspec.training.arena import Arena
 from nnspec.training.simplify import simplify
 from nnspec.training.timeline import Timeline
 
+BLOCK = channel_block()
 CHILD = Path(__file__).parent / "arena_of.py"
 SHAPES = ((256, 1024), (8, 32, 1024))
 """Of one MiB; only tensors of the same dims share memory by plan."""
@@ -53,6 +58,35 @@ def graph_of(seed: int, nodes: int = 14) -> ir.Graph:
         else:
             continue
         values.append(made)
+    return _finished(ops, values)
+
+
+def graph_in_blocks(seed: int, nodes: int = 12) -> ir.Graph:
+    """Return a random graph of convolutions in blocks of channels, which add to a tensor in place where they can."""
+    draw = random.Random(seed)
+    shape = (1, 64, 64, 64)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+    ops = Ops(ir.Graph([x], [], nodes=[], opset_imports={"": OPSET, DOMAIN: 1}, name="g"), target=Target(block=BLOCK))
+    kernel = ops.constant(np.full((64, 1, 1, 1), 0.5, np.float32))
+    values = [x]
+    for _ in range(nodes):
+        value, other = draw.choice(values[-3:]), draw.choice(values[-3:])
+        kind = draw.choice(["Mul", "Relu", "ReorderInput", "ReorderOutput", "Conv", "Conv", "Conv"])
+        if kind == "Mul":
+            made = ops.Mul(value, other)
+        elif kind == "Relu":
+            made = ops.Relu(value)
+        elif kind == "Conv":
+            given = [value, kernel, None, draw.choice([other, None])]
+            made = ops.emit("Conv", given, {"group": 64, "kernel_shape": [1, 1]}, domain=DOMAIN)
+        else:
+            made = into_blocks(ops, value) if kind == "ReorderInput" else out_of_blocks(ops, value, 64)
+        made.type, made.shape = x.type, ir.Shape(shape)
+        values.append(made)
+    return _finished(ops, values)
+
+
+def _finished(ops: Ops, values: list[ir.Value]) -> ir.Graph:
     for value in values[1:]:
         if not value.uses():
             total = ops.ReduceSum(value, keepdims=0)
@@ -82,10 +116,11 @@ def regions_of(graph: ir.Graph, reuse: bool, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="what is touched is read from /proc")
 @pytest.mark.parametrize("reuse", [True, False], ids=["planned reuse", "no reuse"])
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", [graph_of, graph_in_blocks] if BLOCK else [graph_of])
 def test_the_allocator_touches_what_the_timeline_says(
-    seed: int, reuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Callable[[int], ir.Graph], seed: int, reuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = graph_of(seed)
+    graph = kind(seed)
     path = tmp_path / "graph.onnx"
     ir.save(ir.Model(graph, ir_version=IR_VERSION), path)
     command = [sys.executable, str(CHILD), str(path), str(int(reuse))]
