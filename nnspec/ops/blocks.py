@@ -7,10 +7,12 @@ their tensors have the dims of plain ones, channels filled up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from nnspec.ops.builder import Ops
-from nnspec.ops.infer import Dims, dims_of
+from nnspec.ops.infer import Dims, dims_of, factors
 
 DOMAIN = "com.microsoft.nchwc"
 """The domain of the operators that take tensors in blocks."""
@@ -37,5 +39,23 @@ def filled_up(ops: Ops, dims: Dims | None) -> ir.Shape | None:
     """Return the shape that the blocks of a tensor have, with two axes of space."""
     if dims is None:
         return None
-    channels = ops.target.whole(dims[1]) if isinstance(dims[1], int) else None
+    channels = ops.target.whole(dims[1]) if isinstance(dims[1], int) else dims[1]
+    if channels is not None and factors([channels])[0] % ops.target.block:
+        channels = None
     return ir.Shape([dims[0], channels, *([1] if len(dims) == 3 else []), *dims[2:]])
+
+
+_BLOCKS = ".blocks"
+
+
+def whole_blocks(dim: int | str | None, block: int) -> int | str | None:
+    """Return a size filled up to whole blocks; of a symbol, a product with the symbol for their number."""
+    if isinstance(dim, str):
+        return f"{block}*{dim}{_BLOCKS}{block}"
+    return None if dim is None else -(-dim // block) * block
+
+
+def number_of_blocks(symbol: str, sizes: Mapping[str, int]) -> int | None:
+    """Return what a symbol for a number of blocks stands for, where the size that fills them is known."""
+    size, _, block = symbol.rpartition(_BLOCKS)
+    return -(-sizes[size] // int(block)) if size in sizes else None

@@ -58,34 +58,33 @@ def _put(layout: Layout, node: ir.Node, blocks: ir.Value, *behind: ir.Node) -> N
 
 def _scale_and_shift(ops: Ops, layout: Layout, node: ir.Node, large: list[ir.Value], small: list[ir.Value]) -> None:
     """Let a node that treats each channel in its own way be a depthwise convolution with one place."""
-    if len(large) != 1:
+    found = _factors(ops, node, small) if len(large) == 1 else None
+    if found is None:
         return
-    x = large[0]
-    channels = int((dims_of(x) or ())[1])  # type: ignore[arg-type]
-    if node.op_type == "BatchNormalization":
-        if node.attributes.get_int("training_mode", 0):
-            return
-        scale, shift = _of_statistics(ops, node, small)
-    elif node.op_type in ("Add", "Sub", "Mul") and _per_channel(dims_of(small[0]), channels):
-        if node.op_type == "Sub" and node.inputs[0] is not x:
-            return
-        vector = ops.Reshape(small[0], [channels])
-        scale = vector if node.op_type == "Mul" else ops.constant([1.0] * channels, x.dtype)
-        shift = None if node.op_type == "Mul" else vector if node.op_type == "Add" else ops.Neg(vector)
-    else:
-        return
-    behind = []
+    scale, shift = found
     addition, other = _addition(layout, node)
-    if addition is not None:
-        behind.append(addition)
     relu = only_reader((addition or node).outputs[0], "Relu")
-    if relu is not None:
-        behind.append(relu)
+    channels = int((dims_of(large[0]) or ())[1])  # type: ignore[arg-type]
     settings = {"group": channels, "kernel_shape": [1, 1], "activation": None if relu is None else "Relu"}
     kernel = ops.Reshape(scale, [channels, 1, 1, 1])  # in blocks it lies as it is
-    given = [layout.into(x), kernel, shift, None if other is None else layout.into(other)]
+    given = [layout.into(large[0]), kernel, shift, None if other is None else layout.into(other)]
     blocks = ops.emit("Conv", given, settings, domain=DOMAIN, name=node.name)
-    _put(layout, node, blocks, *behind)
+    _put(layout, node, blocks, *(n for n in (addition, relu) if n is not None))
+
+
+def _factors(ops: Ops, node: ir.Node, small: list[ir.Value]) -> tuple[ir.Value, ir.Value | None] | None:
+    """Return the vectors that a node multiplies each channel by and adds to it; None for any other node."""
+    if node.op_type == "BatchNormalization" and not node.attributes.get_int("training_mode", 0):
+        return _of_statistics(ops, node, small)
+    if node.op_type not in ("Add", "Sub", "Mul") or (node.op_type == "Sub" and node.inputs[1] is not small[0]):
+        return None
+    channels = (dims_of(node.outputs[0]) or ())[1]
+    if dims_of(small[0]) not in ((channels, 1, 1), (1, channels, 1, 1)):
+        return None
+    vector = ops.Reshape(small[0], [channels])
+    if node.op_type == "Mul":
+        return vector, None
+    return ops.constant([1.0] * int(channels), vector.dtype), vector if node.op_type == "Add" else ops.Neg(vector)  # type: ignore[arg-type]
 
 
 def _addition(layout: Layout, node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
@@ -101,10 +100,6 @@ def _addition(layout: Layout, node: ir.Node) -> tuple[ir.Node | None, ir.Value |
     if other is None or not layout.has(other) or dims_of(other) != dims_of(out) or other.is_graph_output():
         return None, None
     return (addition, other) if layout.last_reader(other) is addition else (None, None)
-
-
-def _per_channel(dims: Dims | None, channels: int) -> bool:
-    return dims in ((channels, 1, 1), (1, channels, 1, 1))
 
 
 def _of_statistics(ops: Ops, node: ir.Node, given: list[ir.Value]) -> tuple[ir.Value, ir.Value]:

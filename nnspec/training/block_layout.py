@@ -73,9 +73,9 @@ class Layout:
         else:
             first = into_blocks(ops, ops.Reshape(plain, [1, channels, 1, rows * places]))
             blocks = into_blocks(ops, ops.Reshape(first, [columns // b * (rows // b), b, 1, places * b]))
-            order = np.arange(columns // b * (rows // b) * places).reshape(columns // b, rows // b, places)
-            order = order.transpose(1, 0, 2)[..., ::-1].reshape(-1).astype(np.int32)
-            blocks = ops.Gather(ops.Reshape(blocks, [-1, b * b]), ops.constant(order), axis=0)
+            at = np.arange(columns // b * (rows // b) * places, dtype=np.int32)
+            turned = at.reshape(columns // b, rows // b, places).transpose(1, 0, 2)[..., ::-1]
+            blocks = ops.Gather(ops.Reshape(blocks, [-1, b * b]), ops.constant(turned.reshape(-1)), axis=0)
         return ops.Reshape(blocks, [rows, columns, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
 
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:

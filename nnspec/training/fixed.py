@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from nnspec.lower import BATCH
 from nnspec.ops import OPSET, dims_of
+from nnspec.ops.blocks import number_of_blocks
 from nnspec.ops.infer import factors, infer
 from nnspec.ops.shapedata import fold, remember
 from nnspec.recipe import Recipe
@@ -48,8 +49,6 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
         if node.domain:
             for out in node.outputs:
                 _substitute(out, sizes)
-            if node.op_type == "ReorderInput" and None in (dims_of(node.outputs[0]) or ()):
-                node.outputs[0].shape = node.inputs[0].shape  # channels of unknown number fill whole blocks
             continue
         data = fold(node.op_type, node.inputs, attributes)
         out = node.outputs[0]
@@ -77,7 +76,9 @@ def _substitute(value: ir.Value, sizes: Mapping[str, int]) -> None:
 def number(dim: str, sizes: Mapping[str, int]) -> int | str:
     """Return a symbol, or a product such as `batch*T`, as a number where all of it is known."""
     count, symbols = factors([dim])
-    return count * math.prod(sizes[s] for s in symbols) if all(s in sizes for s in symbols) else dim
+    found = [sizes[s] if s in sizes else number_of_blocks(s, sizes) for s in symbols]
+    known = [n for n in found if n is not None]
+    return count * math.prod(known) if len(known) == len(found) else dim
 
 
 def _to_constant(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> None:

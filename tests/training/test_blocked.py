@@ -18,12 +18,12 @@ BLOCK = channel_block()
 pytestmark = pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
 
 TRAIN = """
-train Net {
+train Net {{
   target label: int
   loss = cross_entropy(logits, label)
   optimizer = sgd(lr = 0.1)
-  batch = 5
-}"""
+  batch = {batch}
+}}"""
 
 # Smooth activations where numbers are compared: at the edge of relu a last bit decides whether an element counts.
 NETWORKS = {
@@ -38,12 +38,46 @@ NETWORKS = {
     "depthwise, one axis": ("[16, 20]", "conv(16, 3, groups = 16, stride = 2, pad = 1) -> tanh"),
     "too few channels": ("[3, 8, 8]", "conv(4, 3x3) -> tanh -> conv(16, 3x3) -> tanh"),
     "points": ("[16, 8, 8]", "conv(16, 1x1) -> tanh"),
+    "normalised": (
+        "[3, 9, 9]",
+        "conv(16, 3x3, bias = false) -> batchnorm -> tanh -> conv(24, 3x3, bias = false) -> batchnorm -> sigmoid",
+    ),
+    "normalised, few channels": (
+        "[3, 9, 9]",
+        "conv(12, 3x3) -> batchnorm -> tanh -> conv(20, 3x3) -> batchnorm -> tanh",
+    ),
+    "residual": ("[16, 8, 9]", "conv(16, 3x3, pad = 1) -> residual -> residual"),
+    "strided residual": ("[16, 8, 9]", "conv(16, 3x3, pad = 1) -> narrower -> residual"),
+    "points between": (
+        "[16, 8, 8]",
+        "conv(16, 3x3) -> tanh -> conv(24, 1x1) -> tanh -> conv(16, 1x1, stride = 2) -> tanh",
+    ),
+    "activations": ("[16, 8, 8]", "conv(16, 3x3) -> gelu -> conv(16, 3x3) -> softplus -> conv(16, 3x3) -> elu"),
+    "scaled channels": ("[16, 8, 8]", "conv(16, 3x3) -> excited -> conv(16, 3x3) -> tanh"),
+    "plain in between": ("[16, 8, 8]", "conv(16, 3x3) -> softmax(axis = 1) -> conv(16, 3x3) -> tanh"),
+    "mean at the end": ("[16, 8, 8]", "conv(16, 3x3) -> tanh -> global_avgpool"),
 }
+BLOCKS = """
+block residual on x {
+  y = x -> conv(x.channels, 3x3, pad = 1, bias = false) -> batchnorm -> tanh
+    -> conv(x.channels, 3x3, pad = 1, bias = false) -> batchnorm
+  return x + y -> tanh
+}
+block narrower on x {
+  y = x -> conv(24, 3x3, pad = 1, stride = 2, bias = false) -> batchnorm -> tanh
+  s = x -> conv(24, 1x1, stride = 2, bias = false) -> batchnorm
+  return y + s -> tanh
+}
+block excited on x {
+  s = x -> global_avgpool -> dense(8) -> tanh -> dense(16) -> sigmoid -> reshape([16, 1, 1])
+  return x * s
+}
+"""
 
 
-def _recipe(shape: str, layers: str):
-    text = f"network Net {{ input x: {shape}\n  output logits = x -> {layers} -> flatten -> dense(3) }}{TRAIN}"
-    return compile_recipe(Source("net.nn", text))
+def _recipe(shape: str, layers: str, batch: int = 5):
+    text = f"{BLOCKS}network Net {{ input x: {shape}\n  output logits = x -> {layers} -> flatten -> dense(3) }}"
+    return compile_recipe(Source("net.nn", text + TRAIN.format(batch=batch)))
 
 
 def _batch(recipe, rows: int) -> dict[str, np.ndarray]:
@@ -57,13 +91,15 @@ def _blocked(model: ir.Model) -> list[ir.Node]:
     return [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Conv"]
 
 
+@pytest.mark.parametrize("batch", [5, 8], ids="batches of {}".format)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_same_numbers(name: str) -> None:
-    recipe = _recipe(*NETWORKS[name])
+def test_same_numbers(name: str, batch: int) -> None:
+    """Samples fill whole blocks or do not; in the first case gradients of kernels are made in blocks."""
+    recipe = _recipe(*NETWORKS[name], batch)
     sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
-    for rows in (5, 5, 2):
-        batch = _batch(recipe, rows)
-        losses = [s.step(batch)["loss"] for s in sessions]
+    for rows in (batch, batch, 2):
+        data = _batch(recipe, rows)
+        losses = [s.step(data)["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     plain, found = (s.state() for s in sessions)
     assert plain.keys() == found.keys()
@@ -101,6 +137,29 @@ def test_relu_is_part_of_the_convolution_and_blocks_go_on() -> None:
         TrainingSession(training_program(recipe, d), Device(threads=1)).step(rows)["loss"] for d in (None, Device())
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_normalisation_and_activations_stay_in_blocks() -> None:
+    layers = "conv(16, 3x3, bias = false) -> batchnorm -> relu -> conv(16, 3x3, bias = false) -> batchnorm -> relu"
+    step = build(_recipe("[16, 9, 9]", layers, batch=8), Target(block=8)).step
+    assert "BatchNormalization" not in {n.op_type for n in step.graph}
+    convolutions = [n for n in _blocked(step) if n.attributes.get_int("group", 1) == 1]
+    data = convolutions[1].inputs[0].producer()
+    assert (data.op_type, data.domain, data.attributes.get_string("activation", "")) == ("Conv", DOMAIN, "Relu")
+    # Nothing is read plain but by what flattens the result, and as the kernels of the two weight gradients.
+    out_of = [n for n in step.graph if n.op_type == "ReorderOutput" and len(n.inputs[0].shape) == 4]
+    images = [n for n in out_of if n.outputs[0].shape[0] == "batch"]
+    assert len(images) == 3
+
+
+def test_the_last_addition_is_in_place() -> None:
+    """The gradient through batch normalisation is added to dy, which nothing reads after it."""
+    step = build(_recipe(*NETWORKS["residual"]), Target(block=8)).step
+    summed = [n for n in _blocked(step) if len(n.inputs) == 4]
+    assert summed
+    order = {n: i for i, n in enumerate(step.graph)}
+    for node in summed:
+        assert all(order[reader] <= order[node] for reader in node.inputs[3].consumers())
 
 
 def test_without_a_target_the_step_is_standard() -> None:

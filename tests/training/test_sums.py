@@ -1,4 +1,4 @@
-"""Sums over leading axes become products with ones, and mean the same."""
+"""Sums and means over leading axes become products with ones, and mean the same."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,10 +9,10 @@ from nnspec.ops import IR_VERSION, OPSET, Ops
 from nnspec.training.sums import sum_by_products
 
 
-def _graph(dims, axes, keepdims, after=None, dtype=ir.DataType.FLOAT):
+def _graph(dims, axes, keepdims, after=None, dtype=ir.DataType.FLOAT, kind="ReduceSum"):
     x = ir.Value(name="x", type=ir.TensorType(dtype), shape=ir.Shape(dims))
     ops = Ops(ir.Graph([x], [], nodes=[], opset_imports={"": OPSET}, name="g"))
-    y = ops.ReduceSum(x, axes, keepdims=keepdims)
+    y = getattr(ops, kind)(x, axes, keepdims=keepdims)
     if after is not None:
         y = after(ops, y)
     y.name = "y"
@@ -26,6 +26,7 @@ def _run(graph, x):
     return session.run(["y"], {"x": x})[0]
 
 
+@pytest.mark.parametrize("kind", ["ReduceSum", "ReduceMean"])
 @pytest.mark.parametrize("keepdims", [0, 1])
 @pytest.mark.parametrize(
     ("dims", "axes", "shape"),
@@ -38,12 +39,12 @@ def _run(graph, x):
         ((None, 12), [0], (1, 12)),
     ],
 )
-def test_leading_axes(dims, axes, shape, keepdims) -> None:
-    graph = _graph(dims, axes, keepdims)
+def test_leading_axes(dims, axes, shape, keepdims, kind) -> None:
+    graph = _graph(dims, axes, keepdims, kind=kind)
     sum_by_products(graph)
-    assert "ReduceSum" not in {n.op_type for n in graph}
+    assert kind not in {n.op_type for n in graph}
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    expected = x.sum(tuple(axes), keepdims=bool(keepdims))
+    expected = (x.sum if kind == "ReduceSum" else x.mean)(tuple(axes), keepdims=bool(keepdims))
     found = _run(graph, x)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -80,3 +81,17 @@ def test_others_stay(dims, axes, dtype) -> None:
     graph = _graph(dims, axes, 0, dtype=dtype)
     sum_by_products(graph)
     assert "ReduceSum" in {n.op_type for n in graph}
+
+
+@pytest.mark.parametrize("first", ["ReduceSum", "ReduceMean"])
+def test_sums_and_means_of_one_length_have_ones_of_their_own(first) -> None:
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(("batch", 9)))
+    ops = Ops(ir.Graph([x], [], nodes=[], opset_imports={"": OPSET}, name="g"))
+    second = "ReduceMean" if first == "ReduceSum" else "ReduceSum"
+    y = ops.Concat(*(getattr(ops, kind)(x, [0], keepdims=1) for kind in (first, second)), axis=0)
+    y.name = "y"
+    ops.graph.outputs.append(y)
+    sum_by_products(ops.graph)
+    data = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
+    expected = [data.sum(0), data.mean(0)][:: 1 if first == "ReduceSum" else -1]
+    np.testing.assert_allclose(_run(ops.graph, data), np.stack(expected), atol=1e-5)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Term
-from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks
+from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks, whole_blocks
 from nnspec.ops.target import ALIGNED
 
 
@@ -37,42 +37,25 @@ def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     """
     if window.axes == 1:
         flat = window
-        window = Window(*((1, *getattr(flat, f.name)) for f in dataclasses.fields(flat)))  # type: ignore[arg-type]
-        window = dataclasses.replace(window, begins=(0, *flat.begins), ends=(0, *flat.ends))
-        two = by_blocks(x.unsqueeze([2]), dy.unsqueeze([2]), w.unsqueeze([2]), window, group)
-        return two.squeeze([2])
+        ones = (1, *flat.kernel), (1, *flat.strides), (1, *flat.dilations)
+        window = Window(*ones, begins=(0, *flat.begins), ends=(0, *flat.ends))
+        x, dy, w = (t.unsqueeze([2]) for t in (x, dy, w))
+        return by_blocks(x, dy, w, window, group).squeeze([2])
     op, block = dy.op, dy.op.target.block
     filters, depth = _ints(w.dims[:2])
     rows, columns = map(op.target.whole, (filters, depth))
-    size, count = _ints(x.dims[2:]), _ints(dy.dims[2:])
     # Exactly the rows and columns that windows reach: zeros are added behind, or rows left over are cut off.
-    reach = [(c - 1) * s + e for c, s, e in zip(count, window.strides, window.extent, strict=True)]
-    behind = [r - b - s for r, b, s in zip(reach, window.begins, size, strict=True)]
-    batch = x.shape(0, 1)
-    missing = op.Mod(-batch, [block])
-
-    lines = _in_groups(op.term(into_blocks(op.ops, x.value)), columns // block, op.Range(0, op.Squeeze(batch, [0]), 1))
-    lines = op.Reshape(lines, [0, 0, size[0], size[1] * block])
-    pads = op.Concat([0, 0, 0, window.begins[1] * block, 0], missing, [min(behind[0], 0), behind[1] * block], axis=0)
-    data = into_blocks(op.ops, op.Pad(lines, pads).value)
-
-    # Samples that fill up the last block meet zeros, so any will do.
-    samples = op.Min(op.Range(0, op.Squeeze(batch + missing, [0]), 1), batch - 1)
-    if rows != filters:
-        dy = op.term(out_of_blocks(op.ops, into_blocks(op.ops, dy.value), rows))
-    images = op.Reshape(_in_groups(dy, rows // block, samples), [0, 0, 1, -1])
-    first = op.term(into_blocks(op.ops, images.value))  # [M/b, N/b, b of M, h, w, b of N]
-    second = into_blocks(op.ops, op.Reshape(first, [-1, block, 1, count[0] * count[1] * block]).value)
-    kernel = op.Reshape(op.term(second), [rows, -1, *count])
-
+    reach = [(c - 1) * s + e for c, s, e in zip(_ints(dy.dims[2:]), window.strides, window.extent, strict=True)]
+    behind = [r - b - s for r, b, s in zip(reach, window.begins, _ints(x.dims[2:]), strict=True)]
     settings = {
-        "kernel_shape": count,
+        "kernel_shape": _ints(dy.dims[2:]),
         "strides": [window.dilations[0], 1],
         "dilations": [window.strides[0], window.strides[1] * block],
         "pads": [window.begins[0], 0, max(behind[0], 0), 0],
         "group": 1,
     }
-    blocks: ir.Value = op.ops.emit("Conv", [data, kernel.value], settings, domain=DOMAIN)
+    given = [_data(x, window.begins[1], (min(behind[0], 0), behind[1])), _kernel(dy, filters)]
+    blocks: ir.Value = op.ops.emit("Conv", given, settings, domain=DOMAIN)
     high, wide = window.kernel
     blocks.type, blocks.shape = dy.value.type, ir.Shape([columns // block, rows, high, wide * block])
     plain = op.term(out_of_blocks(op.ops, blocks, filters))  # [C/b, M, h, w, b of C]
@@ -82,6 +65,43 @@ def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     return dw if columns == depth else dw.slice(1, 0, depth)
 
 
+def _data(x: Term, left: int, behind: tuple[int, int]) -> ir.Value:
+    """Return x as images [C/b, N, H, W b] in blocks of samples, with zeros on the left, and rows and columns behind."""
+    op, block = x.op, x.op.target.block
+    lines = op.term(into_blocks(op.ops, x.value))
+    columns, height, width = _ints(lines.dims[1:])
+    batch = x.shape(0, 1)
+    lines = _in_groups(lines, columns // block, op.Range(0, op.Squeeze(batch, [0]), 1))
+    lines = op.Reshape(lines, [0, 0, height, width * block])
+    pads = op.Concat([0, 0, 0, left * block, 0], _missing(x), [behind[0], behind[1] * block], axis=0)
+    padded = op.Pad(lines, pads).value
+    samples = whole_blocks(x.dims[0], block)
+    padded.shape = ir.Shape([columns // block, samples, height + behind[0], (left + width + behind[1]) * block])
+    return into_blocks(op.ops, padded)
+
+
+def _kernel(dy: Term, filters: int) -> ir.Value:
+    """Return dy as a kernel [M, N, h, w] in blocks of filters and samples."""
+    op, block = dy.op, dy.op.target.block
+    rows = op.target.whole(filters)
+    if rows != filters:
+        dy = op.term(out_of_blocks(op.ops, into_blocks(op.ops, dy.value), rows))
+    batch, (height, width) = dy.shape(0, 1), _ints(dy.dims[2:])
+    # Samples that fill up the last block meet zeros, so any will do.
+    samples = op.Min(op.Range(0, op.Squeeze(batch + _missing(dy), [0]), 1), batch - 1)
+    images = _in_groups(dy, rows // block, samples)
+    images.value.shape = ir.Shape([rows // block, whole_blocks(dy.dims[0], block), images.dims[2]])
+    first = op.term(into_blocks(op.ops, op.Reshape(images, [0, 0, 1, -1]).value))  # [M/b, N/b, b of M, h, w, b of N]
+    second = op.term(into_blocks(op.ops, op.Reshape(first, [-1, block, 1, height * width * block]).value))
+    kernel: ir.Value = op.Reshape(second, [rows, -1, height, width]).value
+    return kernel
+
+
+def _missing(t: Term) -> Term:
+    """Return how many samples would fill up the last block of them."""
+    return t.op.Mod(-t.shape(0, 1), [t.op.target.block])
+
+
 def _in_groups(t: Term, groups: int, samples: Term) -> Term:
     """Return [groups, samples, elements]: the groups of channels of the samples that are named."""
     op = t.op
@@ -89,5 +109,5 @@ def _in_groups(t: Term, groups: int, samples: Term) -> Term:
     return op.Gather(op.Reshape(t, [-1, math.prod(_ints(t.dims[1:])) // groups]), rows, axis=0)
 
 
-def _ints(dims: object) -> list[int]:
-    return [int(d) for d in dims]  # type: ignore[attr-defined]
+def _ints(dims: Iterable[int | str | None]) -> list[int]:
+    return [int(d) for d in dims]  # type: ignore[arg-type]
