@@ -16,13 +16,18 @@ from nnspec.ops.infer import Dims, dims_of, factors
 
 DOMAIN = "com.microsoft.nchwc"
 """The domain of the operators that take tensors in blocks."""
+_ALIGNED = 4
+"""Channels come in multiples of this into the layout of blocks."""
 
 
 def into_blocks(ops: Ops, x: ir.Value) -> ir.Value:
-    """Return the blocks of a tensor [N, C, H, W], C a multiple of `ALIGNED`."""
+    """Return the blocks of a tensor [N, C, H, W]."""
     ops.graph.opset_imports[DOMAIN] = 1
+    dims = dims_of(x)
+    if dims is not None and isinstance(dims[1], int) and dims[1] % _ALIGNED:
+        x = ops.Pad(x, [0, 0, 0, 0, 0, -dims[1] % _ALIGNED, 0, 0])
     blocks: ir.Value = ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
-    blocks.type, blocks.shape = x.type, filled_up(ops, dims_of(x))
+    blocks.type, blocks.shape = x.type, filled_up(ops, dims)
     return blocks
 
 

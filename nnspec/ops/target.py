@@ -24,7 +24,7 @@ class Target:
 
     def fits(self, channels: int, filters: int) -> bool:
         """Return whether a convolution without groups gains by the layout of blocks."""
-        if not self.block or channels % ALIGNED or min(channels, filters) < self.block:
+        if not self.block or min(channels, filters) < self.block:
             return False
         return not self.wastes(channels, filters)
 
@@ -37,9 +37,7 @@ class Target:
         return -(-channels // self.block) * self.block
 
 
-ALIGNED = 4
-"""Channels come in multiples of this into the layout of blocks."""
-_WASTE = 1.3
+_WASTE = 1.45
 """How many times the products may be, channels filled up to whole blocks, before the plain kernel is as fast."""
 
 PORTABLE = Target()

@@ -55,6 +55,7 @@ SHAPES = {
         (8, 8, 3, 2),
         {"dilations": [2, 1], "strides": [2, 1], "pads": [1, 2, 0, 1]},
     ),
+    "blocks of odd channels": ((2, 25, 5, 6), (31, 25, 3, 3), {"pads": [1, 1, 1, 1]}),
     "blocks filled up": ((2, 28, 5, 6), (20, 28, 3, 3), {"pads": [1, 1, 1, 1]}),
     "blocks, pads above kernel": ((2, 8, 3, 3), (8, 8, 2, 2), {"pads": [3, 3, 3, 3]}),
     "blocks, 1-D": ((3, 8, 9), (16, 8, 3), {"pads": [1, 1], "strides": [2]}),
