@@ -33,6 +33,7 @@ from nnspec.training.simplify import simplify
 from nnspec.training.sizes import read_sizes_off_inputs
 from nnspec.training.sums import sum_by_products
 from nnspec.training.timeline import reuse_saves
+from nnspec.training.transposed import transpose_before
 from nnspec.training.work import work
 
 _EXPONENT, _GOOD, _UPDATES = "loss_scale.exponent", "loss_scale.good_steps", "updates"
@@ -330,6 +331,7 @@ def _finish(
         use_blocks(graph, target)
     if target.cpu:
         sum_by_products(graph)
+        transpose_before(graph)
     read_sizes_off_inputs(graph)
     simplify(graph)
     unused = [v for v in graph.inputs if not v.uses() and v not in graph.outputs]

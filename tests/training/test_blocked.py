@@ -29,7 +29,10 @@ train Net {{
 NETWORKS = {
     "dense": ("[16, 9, 9]", "conv(24, 3x3) -> tanh -> conv(16, 3x2, stride = 2, pad = 1) -> tanh"),
     "odd channels": ("[20, 9, 8]", "conv(24, 3x3, bias = false) -> tanh -> conv(20, 3x3, pad = 1) -> tanh"),
-    "uneven channels": ("[25, 9, 8]", "conv(30, 3x3) -> tanh -> conv(29, 3x3, pad = 1) -> tanh -> conv(26, 2x2) -> tanh"),
+    "uneven channels": (
+        "[25, 9, 8]",
+        "conv(30, 3x3) -> tanh -> conv(29, 3x3, pad = 1) -> tanh -> conv(26, 2x2) -> tanh",
+    ),
     "dilated": ("[16, 9, 9]", "conv(16, 3x3, dilation = 2) -> tanh -> conv(16, 2x2) -> tanh"),
     "one axis": ("[16, 20]", "conv(24, 3, pad = 1) -> tanh -> conv(16, 5, stride = 2) -> tanh"),
     "depthwise": (
