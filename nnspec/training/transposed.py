@@ -19,6 +19,8 @@ _PART = 4
 def transpose_before(graph: ir.Graph) -> None:
     """Take the transposition out of the graph's large float32 products; in place."""
     found = [node for node in graph if _gains(node)]
+    if not found:
+        return
     ops = Ops(graph)
     for node in found:
         left = node.inputs[0]

@@ -42,6 +42,29 @@ for label, x, w, settings in (
         float64="group" not in settings,
     )
 
+# What multiplies each filter of the result becomes part of the kernel; what varies along space does not.
+for label, x, w, factor, settings in (
+    ("scaled", (2, 3, 5, 6), (4, 3, 3, 2), (4, 1, 1), {"pads": [1, 0, 1, 0]}),
+    ("scaled, leading axis", (2, 3, 5, 6), (4, 3, 3, 2), (1, 4, 1, 1), {"strides": [2, 1]}),
+    ("scaled as a whole", (2, 3, 5, 6), (4, 3, 3, 2), (1, 1, 1), {}),
+    ("scaled by a scalar", (2, 3, 5, 6), (4, 3, 3, 2), (), {}),
+    ("scaled, 1d", (2, 3, 8), (4, 3, 3), (4, 1), {}),
+    ("scaled, groups", (2, 4, 5, 5), (6, 2, 3, 3), (6, 1, 1), {"group": 2}),
+    ("scaled, depthwise", (2, 3, 5, 5), (6, 1, 3, 3), (6, 1, 1), {"group": 3}),
+    ("scaled by columns", (2, 3, 5, 6), (4, 3, 3, 2), (4, 1, 5), {}),
+):
+    case(
+        "Conv",
+        label,
+        lambda op, x, w, b, f, s=settings: op.Mul(op.Tanh(op.Mul(op.Conv(x, w, b, **s), f)), f),
+        rand(*x),
+        rand(*w, seed=1),
+        rand(w[0], seed=2),
+        rand(*factor, seed=3),
+        batched=(0,),
+        float64="group" not in settings,
+    )
+
 
 def size_unknown(op, x, w, settings):
     """Convolve an image whose height and width are known only when the graph runs."""
