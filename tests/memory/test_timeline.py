@@ -16,11 +16,13 @@ import pytest
 from nnspec_runtime.layout import channel_block
 
 from nnspec.ops import IR_VERSION, OPSET, Ops, Target, dims_of
-from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks
-from nnspec.training import timeline
+from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks, whole_blocks
+from nnspec.training import build, timeline
 from nnspec.training.arena import Arena
+from nnspec.training.fixed import fix_sizes, number, sizes_of
 from nnspec.training.simplify import simplify
 from nnspec.training.timeline import Timeline
+from tests.training.programs import recipe_of
 
 BLOCK = channel_block()
 CHILD = Path(__file__).parent / "arena_of.py"
@@ -93,8 +95,8 @@ def _finished(ops: Ops, values: list[ir.Value]) -> ir.Graph:
             total.name = f"total{len(ops.graph.outputs)}"
             ops.graph.outputs.append(total)
     simplify(ops.graph)  # as ONNX Runtime does: it computes nothing twice
-    for number, node in enumerate(ops.graph):
-        node.name = f"n{number}"
+    for i, node in enumerate(ops.graph):
+        node.name = f"n{i}"
     return ops.graph
 
 
@@ -129,3 +131,25 @@ def test_the_allocator_touches_what_the_timeline_says(
     assert [name for name in order if name in real["order"]] == real["order"]
     # A region does not begin where a page does.
     assert real["regions"] == pytest.approx(regions, abs=12)
+
+
+@pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
+@pytest.mark.parametrize("batch", [16, 20])
+def test_a_batch_of_symbolic_size_takes_what_one_of_fixed_size_takes(batch: int) -> None:
+    """Also where samples fill up blocks, whose number is a symbol of its own."""
+    recipe = recipe_of(f"""network N {{ input x: [3, 16, 16]
+      output y = x -> (conv(16, 3x3, pad = 1) -> batchnorm -> relu) * 3 -> global_avgpool -> dense(10) }}
+    train N {{ target t: int loss = cross_entropy(y, t) optimizer = sgd(0.1) batch = {batch} }}""")
+    program = build(recipe, Target(alone=True, block=BLOCK))
+    bound = {s["output"] for s in program.manifest["state"]}
+    fixed = Timeline(fix_sizes(program.step, sizes_of(recipe)).graph, bound, reuse=False)
+    symbolic = Timeline(program.step.graph, bound, sizes_of(recipe), reuse=False)
+    assert any(".blocks" in str(d) for n in program.step.graph for v in n.outputs for d in dims_of(v) or ())
+    assert symbolic.touched == pytest.approx(fixed.touched, rel=0.01)
+
+
+def test_the_number_of_blocks_is_rounded_up() -> None:
+    assert whole_blocks(13, 8) == 16
+    assert number(str(whole_blocks("batch", 8)), {"batch": 13}) == 16
+    assert number(str(whole_blocks("batch", 16)), {"batch": 16}) == 16
+    assert number("8*batch.blocks8", {"time": 13}) == "8*batch.blocks8"
