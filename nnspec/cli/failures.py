@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import IO
 
 import click
 
+from nnspec.cli.garbage import not_collected
 from nnspec.diagnostics import Diagnostic, NnspecError, SpecError, render
 
 DONE, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 70, 130
@@ -18,15 +18,9 @@ DONE, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 70, 130
 
 def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
-    collects = gc.isenabled()
-    # What a command makes lives until it ends: to look for garbage among it takes a tenth of the time. Training, which
-    # runs for long, switches it on again.
-    gc.disable()
-    try:
+    # What a command makes lives until it ends. Training, which runs for long, looks for garbage again.
+    with not_collected():
         return _run(command, arguments)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _run(command: click.Command, arguments: Sequence[str]) -> int:

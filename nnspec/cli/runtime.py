@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nnspec.cli.garbage import not_collected
 from nnspec.diagnostics import NnspecError
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ def training_program(recipe: Recipe, device: runtime.Device | None = None) -> ru
     target = PORTABLE
     if device is not None:
         target = CUDA if device.kind == "cuda" else this_cpu()
-    built = build(recipe, target)
-    return Program(
-        parse_manifest(built.manifest),
-        step=serialize(built.step),
-        eval=serialize(built.eval),
-        predict=serialize(built.predict),
-        state=built.state,
-    )
+    with not_collected():
+        built = build(recipe, target)
+        return Program(
+            parse_manifest(built.manifest),
+            step=serialize(built.step),
+            eval=serialize(built.eval),
+            predict=serialize(built.predict),
+            state=built.state,
+        )
 
 
 def this_cpu() -> Target:
