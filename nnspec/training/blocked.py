@@ -31,6 +31,8 @@ def use_blocks(graph: ir.Graph, target: Target) -> None:
         else:
             follow(ops, layout, node)
     layout.join(graph)
+    if any(node.domain == DOMAIN for node in ir.traversal.RecursiveGraphIterator(graph)):
+        graph.opset_imports[DOMAIN] = 1  # a loop's body has no imports of its own
     graph.sort()
 
 

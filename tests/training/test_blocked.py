@@ -204,3 +204,28 @@ def test_a_network_with_pools_trains_the_same() -> None:
     for rows in (5, 2, 5):
         losses = [s.step(_batch(recipe, rows))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_cell_with_a_convolution() -> None:
+    """The body of a loop has no imports of its own: the model has to name the operators that it uses."""
+    recipe = compile_recipe(
+        Source(
+            "net.nn",
+            """cell convolved(width) on x {
+              state h: [width * 36]
+              z = h -> reshape([width, 6, 6]) -> conv(width, 3x3, pad = 1, bias = false) -> flatten
+              next h = x + z -> tanh
+              return next h
+            }
+            network Net { input x: [3, 576]
+              output logits = x -> convolved(16) -> last -> dense(3) }"""
+            + TRAIN.format(batch=8),
+        )
+    )
+    model = build(recipe, Target(alone=True, block=BLOCK)).step
+    assert DOMAIN not in {n.domain for n in model.graph}
+    assert model.graph.opset_imports[DOMAIN] == 1
+    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    for _ in range(3):
+        losses = [s.step(_batch(recipe, 8))["loss"] for s in sessions]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from nnspec.autodiff.rules.window import Window
+from nnspec.autodiff.rules.window import Window, numbers
 from nnspec.autodiff.terms import Term
 from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks, whole_blocks
 
@@ -41,13 +40,13 @@ def by_blocks(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
         x, dy, w = (t.unsqueeze([2]) for t in (x, dy, w))
         return by_blocks(x, dy, w, window, group).squeeze([2])
     op, block = dy.op, dy.op.target.block
-    filters, depth = _ints(w.dims[:2])
+    filters, depth = numbers(w.dims[:2])
     rows, columns = map(op.target.whole, (filters, depth))
     # Exactly the rows and columns that windows reach: zeros are added behind, or rows left over are cut off.
-    reach = [(c - 1) * s + e for c, s, e in zip(_ints(dy.dims[2:]), window.strides, window.extent, strict=True)]
-    behind = [r - b - s for r, b, s in zip(reach, window.begins, _ints(x.dims[2:]), strict=True)]
+    reach = [(c - 1) * s + e for c, s, e in zip(numbers(dy.dims[2:]), window.strides, window.extent, strict=True)]
+    behind = [r - b - s for r, b, s in zip(reach, window.begins, numbers(x.dims[2:]), strict=True)]
     settings = {
-        "kernel_shape": _ints(dy.dims[2:]),
+        "kernel_shape": numbers(dy.dims[2:]),
         "strides": [window.dilations[0], 1],
         "dilations": [window.strides[0], window.strides[1] * block],
         "pads": [window.begins[0], 0, max(behind[0], 0), 0],
@@ -68,7 +67,7 @@ def _data(x: Term, left: int, behind: tuple[int, int]) -> ir.Value:
     """Return x as images [C/b, N, H, W b] in blocks of samples, with zeros on the left, and rows and columns behind."""
     op, block = x.op, x.op.target.block
     lines = op.term(into_blocks(op.ops, x.value))
-    columns, height, width = _ints(lines.dims[1:])
+    columns, height, width = numbers(lines.dims[1:])
     batch = x.shape(0, 1)
     lines = _in_groups(lines, columns // block, op.Range(0, op.Squeeze(batch, [0]), 1))
     lines = op.Reshape(lines, [0, 0, height, width * block])
@@ -85,7 +84,7 @@ def _kernel(dy: Term, filters: int) -> ir.Value:
     rows = op.target.whole(filters)
     if rows != filters:
         dy = op.term(out_of_blocks(op.ops, into_blocks(op.ops, dy.value), rows))
-    batch, (height, width) = dy.shape(0, 1), _ints(dy.dims[2:])
+    batch, (height, width) = dy.shape(0, 1), numbers(dy.dims[2:])
     # Samples that fill up the last block meet zeros, so any will do.
     samples = op.Min(op.Range(0, op.Squeeze(batch + _missing(dy), [0]), 1), batch - 1)
     images = _in_groups(dy, rows // block, samples)
@@ -105,8 +104,4 @@ def _in_groups(t: Term, groups: int, samples: Term) -> Term:
     """Return [groups, samples, elements]: the groups of channels of the samples that are named."""
     op = t.op
     rows = samples * groups + op.const([[i] for i in range(groups)])
-    return op.Gather(op.Reshape(t, [-1, math.prod(_ints(t.dims[1:])) // groups]), rows, axis=0)
-
-
-def _ints(dims: Iterable[int | str | None]) -> list[int]:
-    return [int(d) for d in dims]  # type: ignore[arg-type]
+    return op.Gather(op.Reshape(t, [-1, math.prod(numbers(t.dims[1:])) // groups]), rows, axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.rules import costs, kernel_blocks
-from nnspec.autodiff.rules.window import Window
+from nnspec.autodiff.rules.window import Window, numbers
 from nnspec.autodiff.terms import Emit, Term
 
 _LARGE = 2**17
@@ -204,8 +204,8 @@ def by_stacked(x: Term, dy: Term, w: Term, window: Window, group: int) -> Term:
     begin = window.begins[0]
     # Each sample has as many rows that none of its windows leaves them; a row of dy stands for `stride` rows of x.
     rows = max(-(-(begin + size) // stride), -(-((count - 1) * stride + window.extent[0]) // stride), count)
-    image = _stacked(x, begin, rows * stride - begin - size).reshape([1, group, -1, *_ints(x.dims[3:])])
-    kernel = _stacked(dy, 0, rows - count).reshape([group, 1, -1, *_ints(dy.dims[3:])])
+    image = _stacked(x, begin, rows * stride - begin - size).reshape([1, group, -1, *numbers(x.dims[3:])])
+    kernel = _stacked(dy, 0, rows - count).reshape([group, 1, -1, *numbers(dy.dims[3:])])
     begins = [0, *window.begins[1:]]
     ends = [max(0, window.extent[0] - stride)]
     for i in range(1, window.axes):
@@ -308,10 +308,6 @@ def _fixed(dim: int | str | None) -> int:
 def _sized(t: Term) -> bool:
     """Return whether the number of places along each axis is known."""
     return all(isinstance(d, int) for d in t.dims[2:])
-
-
-def _ints(dims: Iterable[int | str | None]) -> list[int]:
-    return [int(d) for d in dims if isinstance(d, int)]
 
 
 def channels_first(t: Term) -> Term:
