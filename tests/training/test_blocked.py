@@ -59,6 +59,15 @@ NETWORKS = {
     "activations": ("[16, 8, 8]", "conv(16, 3x3) -> gelu -> conv(16, 3x3) -> softplus -> conv(16, 3x3) -> elu"),
     "scaled channels": ("[16, 8, 8]", "conv(16, 3x3) -> excited -> conv(16, 3x3) -> tanh"),
     "plain in between": ("[16, 8, 8]", "conv(16, 3x3) -> softmax(axis = 1) -> conv(16, 3x3) -> tanh"),
+    "dropped and pooled": (
+        "[3, 12, 12]",
+        "conv(16, 3x3) -> dropout(0.3) -> tanh -> maxpool(2) -> conv(24, 3x3) -> tanh",
+    ),
+    "recomputed": ("[16, 8, 9]", "conv(16, 3x3, pad = 1) -> (recompute (residual -> residual)) -> avgpool(2)"),
+    "grouped": (
+        "[8, 8, 8]",
+        "conv(16, 3x3, groups = 2) -> batchnorm -> tanh -> conv(16, 3x3, groups = 16) -> conv(32, 1x1) -> groupnorm(4)",
+    ),
     "mean at the end": ("[16, 8, 8]", "conv(16, 3x3) -> tanh -> global_avgpool"),
 }
 BLOCKS = """
@@ -203,6 +212,17 @@ def test_a_network_with_pools_trains_the_same() -> None:
     sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
     for rows in (5, 2, 5):
         losses = [s.step(_batch(recipe, rows))["loss"] for s in sessions]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_images_of_symbolic_size() -> None:
+    layers = "conv(16, 3x3, pad = 1) -> batchnorm -> tanh -> residual -> conv(24, 3x3, stride = 2) -> global_avgpool"
+    recipe = _recipe("[16, H, W]", layers, batch=8)
+    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    rng = np.random.default_rng(0)
+    for height, width in ((9, 8), (12, 7), (9, 8)):
+        x = rng.standard_normal((8, 16, height, width)).astype(np.float32)
+        losses = [s.step({"x": x, "label": np.arange(8) % 3})["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
