@@ -13,16 +13,16 @@ import onnx_ir as ir
 
 from nnspec.ops.builder import Ops
 from nnspec.ops.infer import Dims, dims_of, factors
+from nnspec.ops.target import Target
 
 DOMAIN = "com.microsoft.nchwc"
-"""The domain of the operators that take tensors in blocks."""
+"""The domain of the operators that take tensors in blocks; a model that uses them has to import it."""
 _ALIGNED = 4
 """Channels come in multiples of this into the layout of blocks."""
 
 
 def into_blocks(ops: Ops, x: ir.Value) -> ir.Value:
     """Return the blocks of a tensor [N, C, H, W]."""
-    ops.graph.opset_imports[DOMAIN] = 1
     dims = dims_of(x)
     if dims is not None and isinstance(dims[1], int) and dims[1] % _ALIGNED:
         x = ops.Pad(x, [0, 0, 0, 0, 0, -dims[1] % _ALIGNED, 0, 0])
@@ -53,14 +53,14 @@ def filled_up(ops: Ops, dims: Dims | None) -> ir.Shape | None:
 _BLOCKS = ".blocks"
 
 
-def whole_blocks(dim: int | str | None, block: int) -> int | str | None:
+def whole_blocks(target: Target, dim: int | str | None) -> int | str | None:
     """Return a size filled up to whole blocks; of a symbol, a product with the symbol for their number."""
     if isinstance(dim, str):
-        return f"{block}*{dim}{_BLOCKS}{block}"
-    return None if dim is None else -(-dim // block) * block
+        return f"{target.block}*{dim}{_BLOCKS}{target.block}"
+    return None if dim is None else target.whole(dim)
 
 
 def number_of_blocks(symbol: str, sizes: Mapping[str, int]) -> int | None:
     """Return what a symbol for a number of blocks stands for, where the size that fills them is known."""
     size, _, block = symbol.rpartition(_BLOCKS)
-    return -(-sizes[size] // int(block)) if size in sizes else None
+    return Target(block=int(block)).whole(sizes[size]) // int(block) if size in sizes else None

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from nnspec.ops import Dims, Ops, dims_of
 from nnspec.ops.blocks import DOMAIN
 from nnspec.training.block_layout import Layout
-from nnspec.training.rewrite import only_reader, put_in_place
+from nnspec.training.rewrite import only_reader, put_in_place, reduced_axes
 
 _ELEMENTWISE = frozenset(
     """Abs Neg Exp Log Sqrt Reciprocal Tanh Sigmoid HardSigmoid Relu LeakyRelu Elu Selu Celu Gelu Softplus Softsign Mish
@@ -32,7 +32,7 @@ def follow(ops: Ops, layout: Layout, node: ir.Node) -> None:
         return
     operands = [v for v in node.inputs if v is not None]
     large = [v for v in operands if dims_of(v) == shape]
-    if not large or 2 * sum(map(layout.has, large)) < len(large) or not any(map(layout.has, large)):
+    if not large or 2 * sum(map(layout.has, large)) < len(large):
         return
     small = [v for v in operands if dims_of(v) != shape]
     if node.op_type in _ELEMENTWISE and all(_is_single(dims_of(v)) for v in small):
@@ -118,7 +118,7 @@ def _holds(value: ir.Value, number: float) -> bool:
 
 def _reduce(ops: Ops, layout: Layout, node: ir.Node) -> None:
     """Reduce over height and width, and over the batch where that is asked for too."""
-    x, over = node.inputs[0], _axes(node)
+    x, over = node.inputs[0], reduced_axes(node)
     dims = None if x is None else dims_of(x)
     if x is None or dims is None or over is None or not layout.has(x):
         return
@@ -126,7 +126,7 @@ def _reduce(ops: Ops, layout: Layout, node: ir.Node) -> None:
     if not (isinstance(height, int) and isinstance(width, int)):
         return
     behind = only_reader(node.outputs[0], node.op_type) if over == [2, 3] else None
-    if behind is not None and _axes(behind) != [0]:
+    if behind is not None and reduced_axes(behind) != [0]:
         behind = None
     last = node if behind is None else behind
     reduce = getattr(ops, node.op_type)
@@ -144,14 +144,4 @@ def _reduce(ops: Ops, layout: Layout, node: ir.Node) -> None:
     out = last.outputs[0]
     # All that is left is a vector for each sample, or one.
     result = ops.Reshape(result, [-1 if d is None or isinstance(d, str) else d for d in dims_of(out) or ()])
-    result.type, result.shape = out.type, out.shape
     put_in_place(ops.graph, out, result, [last] if behind is None else [last, node])
-
-
-def _axes(node: ir.Node) -> list[int] | None:
-    """Return the axes of a reduction, where they are known."""
-    axes = node.inputs[1] if len(node.inputs) > 1 else None
-    rank = len(dims_of(node.inputs[0]) or ()) if node.inputs[0] is not None else 0
-    if axes is None or axes.const_value is None or not rank:
-        return None
-    return sorted(int(a) % rank for a in axes.const_value.numpy().reshape(-1))

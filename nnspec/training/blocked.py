@@ -32,7 +32,7 @@ def use_blocks(graph: ir.Graph, target: Target) -> None:
             follow(ops, layout, node)
     layout.join(graph)
     if any(node.domain == DOMAIN for node in ir.traversal.RecursiveGraphIterator(graph)):
-        graph.opset_imports[DOMAIN] = 1  # a loop's body has no imports of its own
+        graph.opset_imports[DOMAIN] = 1
     graph.sort()
 
 
@@ -105,7 +105,6 @@ def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
     result = layout.out_of(blocks, one.filters)
     if flat:
         result = ops.Squeeze(result, [2])
-    result.type, result.shape = out.type, out.shape
     put_in_place(ops.graph, out, result, [node] if relu is None else [relu, node])
 
 

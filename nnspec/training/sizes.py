@@ -29,7 +29,6 @@ def read_sizes_off_inputs(graph: ir.Graph) -> None:
         if all(sizes.known(d) for d in dims):
             out = node.outputs[0]
             new = sizes.vector(dims) if node.op_type == "Shape" else sizes.ops.Squeeze(sizes.product(dims), [0])
-            new.type, new.shape = out.type, out.shape
             put_in_place(graph, out, new, [node])
     graph.sort()
 

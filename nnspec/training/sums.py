@@ -10,7 +10,7 @@ import math
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
-from nnspec.training.rewrite import only_reader, put_in_place
+from nnspec.training.rewrite import only_reader, put_in_place, reduced_axes
 
 _COLUMNS = 8
 """With fewer columns there is nothing to gain."""
@@ -30,16 +30,12 @@ def sum_by_products(graph: ir.Graph) -> None:
 
 def _columns(node: ir.Node) -> list[int] | None:
     """Return the dims that a sum or mean over leading axes leaves; None for every other node."""
-    if node.op_type not in ("ReduceSum", "ReduceMean") or node.domain or len(node.inputs) < 2 or node.inputs[1] is None:
+    if node.op_type not in ("ReduceSum", "ReduceMean") or node.domain:
         return None
-    x, axes = node.inputs[0], node.inputs[1].const_value
-    if x is None or axes is None or x.dtype != ir.DataType.FLOAT:
+    x, summed = node.inputs[0], reduced_axes(node)
+    if x is None or summed is None or x.dtype != ir.DataType.FLOAT:
         return None
-    dims = dims_of(x)
-    if dims is None:
-        return None
-    summed = sorted(int(a) % len(dims) for a in axes.numpy().reshape(-1))
-    rest = dims[len(summed) :]
+    rest = (dims_of(x) or ())[len(summed) :]
     left = [d for d in rest if isinstance(d, int)]
     if not summed or summed != list(range(len(summed))) or len(left) != len(rest) or math.prod(left) < _COLUMNS:
         return None
@@ -78,7 +74,6 @@ def _replace(ops: Ops, node: ir.Node, columns: list[int], ones: dict[tuple[objec
         if addition.inputs[0] is out:
             addition.replace_input_with(0, addition.inputs[1])
             addition.replace_input_with(1, out)
-    total.type, total.shape = out.type, out.shape
     put_in_place(ops.graph, out, total, gone)
 
 

@@ -13,6 +13,7 @@ from nnspec.autodiff.rules.kernel_gradient import LOWERINGS, choose
 from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
 from nnspec.ops import IR_VERSION, OPSET, Ops, Target
+from nnspec.ops.blocks import DOMAIN
 
 BLOCK = channel_block()
 SHAPES = {
@@ -106,7 +107,8 @@ def _model(shape: str, lowering: str | None, symbolic: bool, target: Target) -> 
     batch = "batch" if symbolic else x[0]
     given = {"x": (batch, *x[1:]), "w": w}
     values = {n: ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(d)) for n, d in given.items()}
-    ops = Ops(ir.Graph(list(values.values()), [], nodes=[], opset_imports={"": OPSET}), target=target)
+    imports = {"": OPSET, DOMAIN: 1}
+    ops = Ops(ir.Graph(list(values.values()), [], nodes=[], opset_imports=imports), target=target)
     y = ops.Conv(values["x"], values["w"], **settings)
     out = tuple(int(d) for d in list(y.shape)[1:])
     dy = ir.Value(name="dy", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((batch, *out)))

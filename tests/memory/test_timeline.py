@@ -149,7 +149,7 @@ def test_a_batch_of_symbolic_size_takes_what_one_of_fixed_size_takes(batch: int)
 
 
 def test_the_number_of_blocks_is_rounded_up() -> None:
-    assert whole_blocks(13, 8) == 16
-    assert number(str(whole_blocks("batch", 8)), {"batch": 13}) == 16
-    assert number(str(whole_blocks("batch", 16)), {"batch": 16}) == 16
+    assert whole_blocks(Target(block=8), 13) == 16
+    assert number(str(whole_blocks(Target(block=8), "batch")), {"batch": 13}) == 16
+    assert number(str(whole_blocks(Target(block=16), "batch")), {"batch": 16}) == 16
     assert number("8*batch.blocks8", {"time": 13}) == "8*batch.blocks8"

@@ -93,6 +93,11 @@ def _recipe(shape: str, layers: str, batch: int = 5):
     return compile_recipe(Source("net.nn", text + TRAIN.format(batch=batch)))
 
 
+def _sessions(recipe) -> list[TrainingSession]:
+    """Return a session of the portable step, and one of that made for this CPU."""
+    return [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+
+
 def _batch(recipe, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = tuple(int(d) for d in recipe.network.inputs[0].type.shape)
@@ -109,7 +114,7 @@ def _blocked(model: ir.Model) -> list[ir.Node]:
 def test_same_numbers(name: str, batch: int) -> None:
     """Samples fill whole blocks or do not; in the first case gradients of kernels are made in blocks."""
     recipe = _recipe(*NETWORKS[name], batch)
-    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    sessions = _sessions(recipe)
     for rows in (batch, batch, 2):
         data = _batch(recipe, rows)
         losses = [s.step(data)["loss"] for s in sessions]
@@ -146,9 +151,7 @@ def test_relu_is_part_of_the_convolution_and_blocks_go_on() -> None:
     second = _blocked(step)[1]
     assert second.inputs[0].producer() is _blocked(step)[0]
     rows = _batch(recipe, 5)
-    losses = [
-        TrainingSession(training_program(recipe, d), Device(threads=1)).step(rows)["loss"] for d in (None, Device())
-    ]
+    losses = [s.step(rows)["loss"] for s in _sessions(recipe)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -209,7 +212,7 @@ def test_the_block_is_that_of_the_kernels() -> None:
 
 def test_a_network_with_pools_trains_the_same() -> None:
     recipe = _recipe("[1, 14, 13]", "conv(12, 3x3) -> relu -> maxpool(2) -> conv(16, 3x3) -> relu -> maxpool(2)")
-    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    sessions = _sessions(recipe)
     for rows in (5, 2, 5):
         losses = [s.step(_batch(recipe, rows))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -218,7 +221,7 @@ def test_a_network_with_pools_trains_the_same() -> None:
 def test_images_of_symbolic_size() -> None:
     layers = "conv(16, 3x3, pad = 1) -> batchnorm -> tanh -> residual -> conv(24, 3x3, stride = 2) -> global_avgpool"
     recipe = _recipe("[16, H, W]", layers, batch=8)
-    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    sessions = _sessions(recipe)
     rng = np.random.default_rng(0)
     for height, width in ((9, 8), (12, 7), (9, 8)):
         x = rng.standard_normal((8, 16, height, width)).astype(np.float32)
@@ -245,7 +248,7 @@ def test_a_cell_with_a_convolution() -> None:
     model = build(recipe, Target(alone=True, block=BLOCK)).step
     assert DOMAIN not in {n.domain for n in model.graph}
     assert model.graph.opset_imports[DOMAIN] == 1
-    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    sessions = _sessions(recipe)
     for _ in range(3):
         losses = [s.step(_batch(recipe, 8))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)

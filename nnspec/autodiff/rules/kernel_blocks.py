@@ -73,7 +73,7 @@ def _data(x: Term, left: int, behind: tuple[int, int]) -> ir.Value:
     lines = op.Reshape(lines, [0, 0, height, width * block])
     pads = op.Concat([0, 0, 0, left * block, 0], _missing(x), [behind[0], behind[1] * block], axis=0)
     padded = op.Pad(lines, pads).value
-    samples = whole_blocks(x.dims[0], block)
+    samples = whole_blocks(op.target, x.dims[0])
     padded.shape = ir.Shape([columns // block, samples, height + behind[0], (left + width + behind[1]) * block])
     return into_blocks(op.ops, padded)
 
@@ -88,7 +88,7 @@ def _kernel(dy: Term, filters: int) -> ir.Value:
     # Samples that fill up the last block meet zeros, so any will do.
     samples = op.Min(op.Range(0, op.Squeeze(batch + _missing(dy), [0]), 1), batch - 1)
     images = _in_groups(dy, rows // block, samples)
-    images.value.shape = ir.Shape([rows // block, whole_blocks(dy.dims[0], block), images.dims[2]])
+    images.value.shape = ir.Shape([rows // block, whole_blocks(op.target, dy.dims[0]), images.dims[2]])
     first = op.term(into_blocks(op.ops, op.Reshape(images, [0, 0, 1, -1]).value))  # [M/b, N/b, b of M, h, w, b of N]
     second = op.term(into_blocks(op.ops, op.Reshape(first, [-1, block, 1, height * width * block]).value))
     kernel: ir.Value = op.Reshape(second, [rows, -1, height, width]).value
