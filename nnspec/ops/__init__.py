@@ -5,7 +5,7 @@ once, so that the caller may ask for them. Everything that nnspec emits goes thr
 """
 
 from nnspec.ops.builder import IR_VERSION, OPSET, Operand, Ops
-from nnspec.ops.infer import Dims, dims_of
+from nnspec.ops.infer import Dims, dims_of, numbers
 from nnspec.ops.target import CUDA, PORTABLE, Target
 
-__all__ = ["CUDA", "IR_VERSION", "OPSET", "PORTABLE", "Dims", "Operand", "Ops", "Target", "dims_of"]
+__all__ = ["CUDA", "IR_VERSION", "OPSET", "PORTABLE", "Dims", "Operand", "Ops", "Target", "dims_of", "numbers"]

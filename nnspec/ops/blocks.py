@@ -21,22 +21,46 @@ _ALIGNED = 4
 """Channels come in multiples of this into the layout of blocks."""
 
 
-def into_blocks(ops: Ops, x: ir.Value) -> ir.Value:
-    """Return the blocks of a tensor [N, C, H, W]."""
+def into_blocks(ops: Ops, x: ir.Value, *, channels_last: bool = False) -> ir.Value:
+    """Return the blocks of a tensor [N, C, H, W], or of [N, H, W, C] where `comes_in_last` its channels."""
     dims = dims_of(x)
-    if dims is not None and isinstance(dims[1], int) and dims[1] % _ALIGNED:
+    if channels_last:
+        assert dims is not None
+        dims = (dims[0], dims[3], *dims[1:3])
+    elif dims is not None and isinstance(dims[1], int) and dims[1] % _ALIGNED:
         x = ops.Pad(x, [0, 0, 0, 0, 0, -dims[1] % _ALIGNED, 0, 0])
-    blocks: ir.Value = ops.emit("ReorderInput", [x], {"channels_last": 0}, domain=DOMAIN)
+    blocks: ir.Value = ops.emit("ReorderInput", [x], {"channels_last": int(channels_last)}, domain=DOMAIN)
     blocks.type, blocks.shape = x.type, filled_up(ops, dims)
     return blocks
 
 
-def out_of_blocks(ops: Ops, blocks: ir.Value, channels: int) -> ir.Value:
-    """Return the tensor of `channels` channels that lies in blocks."""
-    attributes = {"channels": channels, "channels_last": 0}
+def comes_in_last(channels: int | str | None) -> bool:
+    """Return whether so many channels may be the last axis of a tensor that goes into blocks."""
+    return isinstance(channels, int) and channels % _ALIGNED == 0
+
+
+def brought_in(node: ir.Node) -> ir.Value | None:
+    """Return the tensor that a node, or a node and that which fills up its channels, brings into blocks."""
+    if node.op_type != "ReorderInput" or node.attributes["channels_last"].as_int():
+        return None
+    x = node.inputs[0]
+    pad = None if x is None else x.producer()
+    if pad is None or pad.op_type != "Pad" or len(pad.inputs) != 2:
+        return x
+    pads = pad.inputs[1].const_value if pad.inputs[1] is not None else None
+    added = [] if pads is None else pads.numpy().tolist()
+    alone = len(added) == 8 and 0 < added[5] < _ALIGNED and not any(added[:5] + added[6:])
+    return pad.inputs[0] if alone else x
+
+
+def out_of_blocks(ops: Ops, blocks: ir.Value, channels: int, *, channels_last: bool = False) -> ir.Value:
+    """Return the tensor of `channels` channels that lies in blocks; channels are its last axis, or follow the batch."""
+    attributes = {"channels": channels, "channels_last": int(channels_last)}
     plain: ir.Value = ops.emit("ReorderOutput", [blocks], attributes, domain=DOMAIN)
     dims = dims_of(blocks)
-    plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape([dims[0], channels, *dims[2:]])
+    if dims is not None:
+        dims = (dims[0], *dims[2:], channels) if channels_last else (dims[0], channels, *dims[2:])
+    plain.type, plain.shape = blocks.type, None if dims is None else ir.Shape(dims)
     return plain
 
 

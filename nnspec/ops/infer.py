@@ -36,6 +36,11 @@ def dims_of(value: ir.Value) -> Dims | None:
     return None if shape is None else tuple(d if type(d) is int else d.value for d in shape.dims)  # type: ignore[union-attr]
 
 
+def numbers(dims: Iterable[int | str | None]) -> list[int]:
+    """Return dims of which the caller knows that they are numbers."""
+    return [int(d) for d in dims]  # type: ignore[arg-type]
+
+
 def broadcast(shapes: Sequence[Dims]) -> Dims:
     """Return the dims that NumPy's broadcasting gives; None for a dim that cannot be told."""
     rank = max(map(len, shapes))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
-from nnspec.ops.blocks import into_blocks, out_of_blocks
+from nnspec.ops.blocks import brought_in, comes_in_last, filled_up, into_blocks, out_of_blocks
+from nnspec.training.rewrite import put_in_place
 
 
 class Layout:
@@ -19,17 +21,28 @@ class Layout:
         self._ops = ops
         self._order = {node: i for i, node in enumerate(ops.graph)}
         self._same: dict[ir.Value, ir.Value] = {}
-        """Plain tensors whose blocks exist."""
+        """The blocks of plain tensors, as far as they exist; what fills up the last one is zeros."""
+        self.places: dict[ir.Value, ir.Value] = {}
+        """Indices of maxima: for those in plain tensors, those in their blocks."""
 
     def has(self, x: ir.Value) -> bool:
-        """Return whether the blocks of a tensor exist, all of them whole: what fills others up has to stay zero."""
+        """Return whether the blocks of a tensor exist."""
+        return x in self._same
+
+    def is_whole(self, x: ir.Value) -> bool:
+        """Return whether a tensor's channels fill all of their blocks."""
         channels = (dims_of(x) or (0, 0))[1]
-        return x in self._same and isinstance(channels, int) and channels % self.target.block == 0
+        return isinstance(channels, int) and channels % self.target.block == 0
 
     def into(self, x: ir.Value) -> ir.Value:
-        """Return the blocks of a tensor [N, C, H, W]."""
+        """Return the blocks of a tensor [N, C, H, W], or of [N, C, W] as one of height 1."""
         if x not in self._same:
-            self._same[x] = into_blocks(self._ops, x)
+            source = moved(x, to=1)
+            last = source is not None and comes_in_last((dims_of(x) or (0, 0))[1])
+            image: ir.Value = source if source is not None and last else x
+            if len(dims_of(x) or ()) == 3:
+                image = self._ops.Unsqueeze(image, [1 if last else 2])
+            self._same[x] = into_blocks(self._ops, image, channels_last=last)
         return self._same[x]
 
     def last_reader(self, x: ir.Value) -> ir.Node | None:
@@ -40,16 +53,31 @@ class Layout:
     def join(self, graph: ir.Graph) -> None:
         """Let whatever else brings a tensor into blocks use those that exist."""
         for node in graph:
-            x = node.inputs[0] if node.op_type == "ReorderInput" else None
+            x = brought_in(node)
+            if x is not None and x not in self._same:
+                x = _of_one_axis(x)
             if x is not None and self._same.get(x, node.outputs[0]) is not node.outputs[0]:
                 ir.convenience.replace_all_uses_with(node.outputs[0], self._same[x])
 
-    def out_of(self, blocks: ir.Value, channels: int) -> ir.Value:
-        """Return the tensor of `channels` channels that lies in blocks."""
+    def out_of(self, blocks: ir.Value, channels: int, rank: int) -> ir.Value:
+        """Return the plain tensor that lies in blocks; what fills up the last block has to be zeros."""
         plain = out_of_blocks(self._ops, blocks, channels)
-        if channels % self.target.block == 0:
-            self._same[plain] = blocks
+        if rank == 3:
+            plain = self._ops.Squeeze(plain, [2])
+        self._same[plain] = blocks
         return plain
+
+    def move_last(self, x: ir.Value) -> ir.Value:
+        """Return a tensor that is in blocks with its channels as the last axis."""
+        dims = dims_of(x) or ()
+        plain = out_of_blocks(self._ops, self._same[x], int(dims[1]), channels_last=True)  # type: ignore[arg-type]
+        return self._ops.Squeeze(plain, [1]) if len(dims) == 3 else plain
+
+    def put(self, out: ir.Value, blocks: ir.Value, gone: Sequence[ir.Node]) -> None:
+        """Let what lies in blocks stand for the result of the nodes `gone`, last first."""
+        dims = dims_of(out) or ()
+        blocks.type, blocks.shape = out.type, filled_up(self._ops, dims)
+        put_in_place(self._ops.graph, out, self.out_of(blocks, int(dims[1]), len(dims)), gone)  # type: ignore[arg-type]
 
     def kernel(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
         """Return a kernel [M, C, ...] in blocks of both, with two axes of space.
@@ -78,6 +106,13 @@ class Layout:
             blocks = ops.Gather(ops.Reshape(blocks, [-1, b * b]), ops.constant(turned.reshape(-1)), axis=0)
         return ops.Reshape(blocks, [rows, columns, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
 
+    def kernel_of_image(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
+        """Return a kernel [M, C, ...] of channels too few for a block, in blocks of filters; with two axes of space."""
+        ops, rows = self._ops, self.target.whole(filters)
+        space = [int(d) for d in (dims_of(w) or ())[2:]]  # type: ignore[arg-type]
+        blocks = into_blocks(ops, ops.Reshape(w, [1, filters, 1, channels * math.prod(space)]))
+        return ops.Reshape(blocks, [rows, channels, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
+
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
         """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""
         ops = self._ops
@@ -85,6 +120,24 @@ class Layout:
         sizes = [rows if isinstance(rows, int) else -1, columns]
         image = self.into(ops.Reshape(w, [1, channels, *sizes]))
         return ops.Reshape(image, [channels, 1, *sizes])  # type: ignore[no-any-return]
+
+
+def moved(x: ir.Value, to: int) -> ir.Value | None:
+    """Return the tensor that is transposed so that its last axis becomes axis 1, or for `to` -1 the other way round."""
+    node = x.producer()
+    rank = len(dims_of(x) or ())
+    if node is None or node.op_type != "Transpose" or rank not in (3, 4):
+        return None
+    perm = [0, rank - 1, *range(1, rank - 1)] if to == 1 else [0, *range(2, rank), 1]
+    return node.inputs[0] if list(node.attributes["perm"].as_ints()) == perm else None
+
+
+def _of_one_axis(x: ir.Value) -> ir.Value | None:
+    """Return the tensor [N, C, W] that is an image [N, C, 1, W]."""
+    node = x.producer()
+    axes = node.inputs[1] if node is not None and node.op_type == "Unsqueeze" else None
+    found = None if axes is None or axes.const_value is None else axes.const_value.numpy().tolist()
+    return node.inputs[0] if node is not None and found == [2] and len(dims_of(x) or ()) == 4 else None
 
 
 def _turned(w: ir.Value) -> ir.Value | None:

@@ -70,7 +70,11 @@ def _convolution(node: ir.Node, layout: Layout) -> _Convolution | None:
         return _Convolution(node, filters, channels, sizes, True) if fits else None
     if group != 1 or sizes is None or (math.prod(sizes) == 1 and not layout.has(x)):
         return None  # for 1x1 the plain kernel is one product already
-    return _Convolution(node, filters, channels, sizes, False) if target.fits(channels, filters) else None
+    if channels < target.block:  # an image; its channels are no blocks
+        fits = filters >= target.block and not target.wastes(filters)
+    else:
+        fits = target.fits(channels, filters)
+    return _Convolution(node, filters, channels, sizes, False) if fits else None
 
 
 def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
@@ -82,7 +86,7 @@ def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
     assert w is not None
     relu = only_reader(y, "Relu")
     out = y if relu is None else relu.outputs[0]
-    flat = len(dims_of(x) or ()) == 3
+    flat = len(dims_of(x) or ()) == 3  # one axis of space
     attributes = {
         "group": one.channels if one.depthwise else 1,
         "strides": _setting(node, "strides", flat, 1),
@@ -91,20 +95,20 @@ def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
         "kernel_shape": None if one.kernel is None else [1, *one.kernel] if flat else list(one.kernel),
         "activation": None if relu is None else "Relu",
     }
+    image = one.channels < layout.target.block and not one.depthwise
     if one.depthwise:
         kernel = layout.depthwise_kernel(ops.Unsqueeze(w, [2]) if flat else w, one.channels)
+    elif image:
+        kernel = layout.kernel_of_image(w, one.filters, one.channels)
     else:
         kernel = layout.kernel(w, one.filters, one.channels)
-    if flat:
-        x = ops.Unsqueeze(x, [2])
     missing = layout.target.whole(one.filters) - one.filters
     if bias is not None and missing:
         bias = ops.Pad(bias, [0, missing])
-    blocks = ops.emit("Conv", [layout.into(x), kernel, bias], attributes, domain=DOMAIN, name=node.name)
+    data = (ops.Unsqueeze(x, [2]) if flat else x) if image else layout.into(x)
+    blocks = ops.emit("Conv", [data, kernel, bias], attributes, domain=DOMAIN, name=node.name)
     blocks.type, blocks.shape = y.type, filled_up(ops, dims_of(y))
-    result = layout.out_of(blocks, one.filters)
-    if flat:
-        result = ops.Squeeze(result, [2])
+    result = layout.out_of(blocks, one.filters, 3 if flat else 4)
     put_in_place(ops.graph, out, result, [node] if relu is None else [relu, node])
 
 

@@ -9,10 +9,11 @@ from nnspec_runtime.layout import channel_block
 
 from nnspec.cli.runtime import training_program
 from nnspec.compile import compile_recipe
-from nnspec.ops import Target
+from nnspec.ops import IR_VERSION, OPSET, Ops, Target
 from nnspec.source import Source
 from nnspec.training import build
-from nnspec.training.blocked import DOMAIN
+from nnspec.training.blocked import DOMAIN, use_blocks
+from nnspec.training.simplify import simplify
 
 BLOCK = channel_block()
 pytestmark = pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
@@ -40,7 +41,25 @@ NETWORKS = {
         "conv(16, 3x3, groups = 16, pad = 1) -> tanh -> conv(16, 3x3, groups = 16, stride = 2, pad = 1) -> tanh",
     ),
     "depthwise, one axis": ("[16, 20]", "conv(16, 3, groups = 16, stride = 2, pad = 1) -> tanh"),
-    "too few channels": ("[3, 8, 8]", "conv(4, 3x3) -> tanh -> conv(16, 3x3) -> tanh"),
+    "too few filters": ("[3, 8, 8]", "conv(4, 3x3) -> tanh -> conv(5, 3x3) -> tanh"),
+    "few channels": ("[3, 8, 8]", "conv(4, 3x3) -> tanh -> conv(20, 3x3, stride = 2, pad = 1) -> tanh"),
+    "few channels, one axis": ("[2, 20]", "conv(13, 3, stride = 2, pad = 1) -> tanh -> conv(16, 3) -> tanh"),
+    "one axis, odd channels": ("[16, 20]", "conv(20, 3) -> tanh -> conv(28, 3) -> softplus -> conv(12, 2) -> tanh"),
+    "channels last": (
+        "[20, 16]",
+        "transpose -> conv(24, 3) -> tanh -> transpose -> layernorm -> transpose -> conv(18, 3) -> tanh",
+    ),
+    "branches": ("[16, 9, 8]", "tanh -> branches"),
+    "branches, one axis": ("[20, 16]", "tanh -> transpose -> branches_of_text"),
+    "pools": (
+        "[3, 15, 14]",
+        "conv(20, 3x3) -> tanh -> maxpool(2) -> conv(16, 3x3, pad = 1) -> tanh -> maxpool(1x2) -> maxpool(2x1)",
+    ),
+    "pools, one axis": ("[16, 21]", "conv(12, 2) -> tanh -> maxpool(2) -> conv(16, 3) -> maxpool(2) -> tanh"),
+    "other pools": (
+        "[16, 14, 14]",
+        "conv(16, 3x3) -> tanh -> maxpool(3) -> conv(16, 3x3, pad = 1) -> maxpool(2, stride = 1) -> avgpool(2)",
+    ),
     "points": ("[16, 8, 8]", "conv(16, 1x1) -> tanh"),
     "normalised": (
         "[3, 9, 9]",
@@ -71,6 +90,18 @@ NETWORKS = {
     "mean at the end": ("[16, 8, 8]", "conv(16, 3x3) -> tanh -> global_avgpool"),
 }
 BLOCKS = """
+block branches on x {
+  a = x -> conv(20, 3x3, pad = 1)
+  b = x -> conv(20, 1x1)
+  c = x -> conv(20, 3x3, pad = 1, bias = false)
+  return a + b + c -> tanh
+}
+block branches_of_text on x {
+  a = x -> conv(20, 3) -> tanh -> global_maxpool
+  b = x -> conv(24, 4) -> tanh -> global_avgpool
+  c = x -> conv(12, 5) -> tanh -> global_maxpool
+  return (a, b, c) -> concat
+}
 block residual on x {
   y = x -> conv(x.channels, 3x3, pad = 1, bias = false) -> batchnorm -> tanh
     -> conv(x.channels, 3x3, pad = 1, bias = false) -> batchnorm
@@ -133,7 +164,8 @@ def test_same_numbers(name: str, batch: int) -> None:
         ("dense", 2, 0),  # the second one's input gradient has a stride
         ("odd channels", 2, 1),
         ("depthwise", 2, 2),  # the gradients of both weights
-        ("too few channels", 0, 0),
+        ("too few filters", 0, 0),
+        ("few channels", 1, 0),
         ("points", 0, 0),
     ],
 )
@@ -192,9 +224,6 @@ def test_the_block_is_that_of_the_kernels() -> None:
         ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(a.shape))
         for n, a in (("x", x), ("w", w))
     ]
-    from nnspec.ops import IR_VERSION, OPSET, Ops
-    from nnspec.training.blocked import use_blocks
-
     results = []
     for block in (0, BLOCK):
         inputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in values]
@@ -252,3 +281,54 @@ def test_a_cell_with_a_convolution() -> None:
     for _ in range(3):
         losses = [s.step(_batch(recipe, 8))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def _pooled(kernel: tuple[int, int], channels: int, block: int) -> ir.Model:
+    """Return a graph of a convolution, pooling with indices and what puts a gradient where the maxima were."""
+    shapes = {"x": (3, channels, 9, 10), "w": (channels, channels, 3, 3)}
+    high, wide = 9 // kernel[0], 10 // kernel[1]
+    shapes["dy"] = (3, channels, high, wide)
+    float32 = ir.TensorType(ir.DataType.FLOAT)
+    inputs = [ir.Value(name=n, type=float32, shape=ir.Shape(s)) for n, s in shapes.items()]
+    ops = Ops(ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="one"))
+    x = ops.Conv(*inputs[:2], pads=[1, 1, 1, 1])
+    y, indices = ops.MaxPool(x, outputs=2, kernel_shape=kernel, strides=kernel)
+    dx = ops.MaxUnpool(inputs[2], indices, ops.Shape(x), kernel_shape=kernel, strides=kernel)
+    dx.shape = x.shape
+    for name, value in (("y", y), ("dx", dx)):
+        value.name = name
+        ops.graph.outputs.append(value)
+    if block:
+        use_blocks(ops.graph, Target(block=block, alone=True))
+        simplify(ops.graph)
+        assert all(n.domain == DOMAIN for n in ops.graph if n.op_type == "MaxPool")
+    return ir.Model(ops.graph, ir_version=IR_VERSION)
+
+
+@pytest.mark.parametrize("missing", [0, 2], ids="{} channels missing".format)
+@pytest.mark.parametrize("kernel", [(2, 2), (1, 2), (2, 1)])
+def test_of_equal_maxima_the_first_one_counts(kernel: tuple[int, int], missing: int) -> None:
+    channels = 2 * BLOCK - missing
+    rng = np.random.default_rng(0)
+    # Few different numbers, the smallest that there are among them: each window is likely to have its maximum twice.
+    values = np.array([-1, 0, 1e-45, 2e-45, 1, 3e38], np.float32)
+    data = {"x": rng.choice(values, (3, channels, 9, 10)), "w": np.zeros((channels, channels, 3, 3), np.float32)}
+    data["w"][:, :, 1, 1] = np.eye(channels)
+    data["dy"] = rng.standard_normal((3, channels, 9 // kernel[0], 10 // kernel[1])).astype(np.float32)
+    plain, blocked = (_run(_pooled(kernel, channels, block), data) for block in (0, BLOCK))
+    for expected, found in zip(plain, blocked, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_pooling_what_is_no_number_stays_inside() -> None:
+    """A step whose loss is lost must end as one that says so, not by writing beside the tensor."""
+    channels = 2 * BLOCK
+    data = {"x": np.full((3, channels, 9, 10), np.nan, np.float32)}
+    data |= {"w": np.zeros((channels, channels, 3, 3), np.float32), "dy": np.ones((3, channels, 4, 5), np.float32)}
+    _, dx = _run(_pooled((2, 2), channels, BLOCK), data)
+    assert dx.sum() == data["dy"].size
+
+
+def _run(model: ir.Model, data: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, data)

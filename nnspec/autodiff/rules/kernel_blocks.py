@@ -6,8 +6,9 @@ import math
 
 import onnx_ir as ir
 
-from nnspec.autodiff.rules.window import Window, numbers
+from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Term
+from nnspec.ops import numbers
 from nnspec.ops.blocks import DOMAIN, into_blocks, out_of_blocks, whole_blocks
 
 

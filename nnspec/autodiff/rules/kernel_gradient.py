@@ -13,8 +13,9 @@ import numpy as np
 
 from nnspec.autodiff.errors import GradientError
 from nnspec.autodiff.rules import costs, kernel_blocks
-from nnspec.autodiff.rules.window import Window, numbers
+from nnspec.autodiff.rules.window import Window
 from nnspec.autodiff.terms import Emit, Term
+from nnspec.ops import numbers
 
 _LARGE = 2**17
 """Elements of a kernel's gradient from which samples follow one another: a gradient for each would take much memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnspec.autodiff.terms import NodeView, Term
@@ -68,11 +68,6 @@ class Window:
             (s + b + e - k) // t + 1
             for s, b, e, k, t in zip(size, self.begins, self.ends, self.extent, self.strides, strict=True)
         )
-
-
-def numbers(dims: Iterable[int | str | None]) -> list[int]:
-    """Return dims of which the caller knows that they are numbers."""
-    return [int(d) for d in dims]  # type: ignore[arg-type]
 
 
 def _at(values: Sequence[int] | None, i: int) -> int:
