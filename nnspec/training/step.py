@@ -22,6 +22,7 @@ from nnspec.recipe import Recipe, Time
 from nnspec.training.blocked import use_blocks
 from nnspec.training.in_place import write_in_place
 from nnspec.training.joined import join, part, small
+from nnspec.training.last_step import read_final_states
 from nnspec.training.manifest import State, describe, figures, network_to_predict
 from nnspec.training.pool_first import pool_first
 from nnspec.training.precision import PRECISIONS, halve, protect, single
@@ -135,6 +136,7 @@ def _step(recipe: Recipe, target: Target) -> tuple[ir.Model, list[State]]:
     kept = [lowered.values[name] for name in wanted]
     kept += [*lowered.updates.values(), *(after for _, after in lowered.carries.values())]
     pool_first(graph, kept)
+    read_final_states(graph, kept)
     scale = _loss_scale(recipe, builder, ops)
     moving = _backward(recipe, lowered, scale)
     for weight in recipe.network.weights:
