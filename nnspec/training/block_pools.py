@@ -127,7 +127,8 @@ class _Pooling:
         offset = ops.Add(ops.Reshape(offset, [-1, high, wide * block]), corner.reshape(high, -1).astype(np.float32))
         images = ops.Range(0, ops.Squeeze(ops.Shape(offset, start=0, end=1), [0]), 1)
         first = ops.Reshape(ops.Mul(images, self._height * line), [-1, 1, 1])
-        place = ops.Add(ops.Cast(offset, to=ir.DataType.INT64), first)
+        # In two moves, for each of which processors have one instruction for a whole register.
+        place = ops.Add(ops.Cast(ops.Cast(offset, to=ir.DataType.INT32), to=ir.DataType.INT64), first)
         lead = ops.Shape(blocks, start=0, end=1)
         return ops.Reshape(place, ops.Concat(lead, [-1, high, wide], axis=0))  # type: ignore[no-any-return]
 
