@@ -15,6 +15,7 @@ import onnx_ir as ir
 from nnspec.ops import Dims, Ops, dims_of, numbers
 from nnspec.ops.blocks import DOMAIN
 from nnspec.training.block_layout import Layout
+from nnspec.training.rewrite import after
 
 
 def pool(ops: Ops, layout: Layout, node: ir.Node) -> None:
@@ -36,10 +37,15 @@ def pool(ops: Ops, layout: Layout, node: ir.Node) -> None:
     height, width = numbers(sizes) if len(sizes) == 2 else (1, *numbers(sizes))
     pooling = _Pooling(ops, rows, columns, height, width)
     blocks = layout.into(x)
-    if indices is not None:
-        layout.places[indices] = pooling.places(blocks)
+    largest = pooling.largest(blocks)
+    if indices is None:
+        layout.put(y, largest, [node])
+        return
+    layout.places[indices] = pooling.places(blocks)
+    # Places are found before the network goes on: by then, what is pooled is no longer needed.
+    largest = after(ops, largest, [layout.places[indices]])
     # What unpools still reads the plain indices; with that the node goes too.
-    layout.put(y, pooling.largest(blocks), [node] if indices is None else [])
+    layout.put(y, largest, [])
 
 
 def unpool(ops: Ops, layout: Layout, node: ir.Node) -> None:

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from nnspec.autodiff.driver import sources
 from nnspec.ops import Ops, dims_of
+from nnspec.training.rewrite import after
 
 LARGE = 2**16
 """Elements from which a state has one buffer: for fewer, waiting costs more than the memory is worth."""
@@ -151,10 +152,6 @@ def _waited_for(node: ir.Node) -> ir.Value | None:
 
 def _wait(ops: Ops, state: _State, values: list[ir.Value]) -> None:
     """Let the node that writes a state wait for other values."""
-    empty = [ops.Reshape(ops.Slice(v, [0], [0], [0]), ops.constant([0]), allowzero=1) for v in values]
     operand = state.writer.inputs[state.operand]
     assert operand is not None
-    same = ops.constant([0] * len(dims_of(operand) or ()))
-    waiting = ops.Reshape(operand, ops.Concat(same, *(ops.Cast(e, to=int(ir.DataType.INT64)) for e in empty), axis=0))
-    waiting.type, waiting.shape = operand.type, operand.shape
-    state.writer.replace_input_with(state.operand, waiting)
+    state.writer.replace_input_with(state.operand, after(ops, operand, values))

@@ -1,4 +1,7 @@
-"""What passes over a finished graph share: who alone reads a value, what is reduced, one value in another's place."""
+"""What passes over a finished graph share: who alone reads a value, what is reduced, one value in another's place.
+
+And one value after another, where the order matters and no data says so.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from nnspec.ops import dims_of
+from nnspec.ops import Ops, dims_of
 
 
 def only_reader(value: ir.Value, *op_types: str) -> ir.Node | None:
@@ -33,3 +36,16 @@ def put_in_place(graph: ir.Graph, old: ir.Value, new: ir.Value, gone: Sequence[i
     new.name = name
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     graph.remove(gone, safe=True)
+
+
+def after(ops: Ops, value: ir.Value, others: Sequence[ir.Value]) -> ir.Value:
+    """Return a view of a value that can be read only once the others have been computed.
+
+    ONNX has no edges but those of data: the view's shape is joined with empty parts of what it waits for.
+    """
+    empty = [ops.Reshape(ops.Slice(v, [0], [0], [0]), ops.constant([0]), allowzero=1) for v in others]
+    same = ops.constant([0] * len(dims_of(value) or ()))
+    waits = [e if e.dtype == ir.DataType.INT64 else ops.Cast(e, to=int(ir.DataType.INT64)) for e in empty]
+    view: ir.Value = ops.Reshape(value, ops.Concat(same, *waits, axis=0))
+    view.type, view.shape = value.type, value.shape
+    return view

@@ -147,33 +147,48 @@ class Timeline:
         now = best = 0
         alive: dict[ir.Value, int] = {}
         peak: list[ir.Value] = []
-        arena = Arena()
-        chunks: dict[ir.Value, Chunk] = {}
+        moves: list[tuple[object, int]] = []
+        """What the allocator hands out, by whom it is for, with its bytes; 0 bytes for what it gets back."""
         for i, node in enumerate(self._nodes):
-            scratch: Chunk | None = None
-            for _ in range(_partial_sums(node)):
-                before, scratch = scratch, arena.take(size_of(node.outputs[0], self._sizes))
-                if before is not None:
-                    arena.give(before)
+            partial = [(node, k) for k in range(_partial_sums(node))]
+            for k, sum_ in enumerate(partial):
+                moves.append((sum_, size_of(node.outputs[0], self._sizes)))
+                moves += [(before, 0) for before in partial[:k][-1:]]
             for out in node.outputs:
                 if self._home[out] is out:
                     size = alive[out] = self._size(out)
                     now += size
                     if size:
-                        chunks[out] = arena.take(size)
-            if scratch is not None:
-                arena.give(scratch)
+                        moves.append((out, size))
+            moves += [(sum_, 0) for sum_ in partial[-1:]]
             if now > best:
                 best, peak, self.at = now, list(alive), node.name or node.op_type
             for home in self._homes_of(node):
                 if home in alive and self._until[home] <= i:
-                    now -= alive.pop(home)
-                    if home in chunks:
-                        arena.give(chunks.pop(home))
-        self.touched = arena.touched
+                    size = alive.pop(home)
+                    now -= size
+                    if size:
+                        moves.append((home, 0))
+        moves += [(home, 0) for home, size in alive.items() if size]
+        self.touched = _touched(moves)
         sizes = {v: self._size(v) for v in peak}
         shown = sorted((v for v in peak if sizes[v]), key=lambda v: -sizes[v])
         self.live = [_describe(v, sizes[v]) for v in shown]
+
+
+def _touched(moves: Sequence[tuple[object, int]]) -> int:
+    """Return how much of the allocator's memory is ever used.
+
+    What the first run leaves is free, and the second run cuts it up in other ways than what was new to the first.
+    """
+    arena = Arena()
+    chunks: dict[object, Chunk] = {}
+    for who, size in (*moves, *moves):
+        if size:
+            chunks[who] = arena.take(size)
+        else:
+            arena.give(chunks.pop(who))
+    return arena.touched
 
 
 def _schedule(nodes: list[ir.Node]) -> list[ir.Node]:
