@@ -22,7 +22,7 @@ _ALIGNED = 4
 
 
 def into_blocks(ops: Ops, x: ir.Value, *, channels_last: bool = False) -> ir.Value:
-    """Return the blocks of a tensor [N, C, H, W], or of [N, H, W, C] where `comes_in_last` its channels."""
+    """Return the blocks of a tensor [N, C, H, W], or with `channels_last` of [N, H, W, C]; see `comes_in_last`."""
     dims = dims_of(x)
     if channels_last:
         assert dims is not None

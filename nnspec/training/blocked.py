@@ -1,7 +1,8 @@
 """Convolutions, and what stands between them, in the layout of ONNX Runtime's own CPU kernels: `nnspec.ops.blocks`.
 
 Its optimizer uses this layout by itself, but only where weights are constants, which those of a training step are not.
-Here the reordering is made part of the graph.
+Here the reordering is made part of the graph. An image of few channels goes in as it is: the first convolution makes
+blocks of it.
 """
 
 from __future__ import annotations
