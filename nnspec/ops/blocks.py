@@ -7,13 +7,16 @@ their tensors have the dims of plain ones, channels filled up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import onnx_ir as ir
 
 from nnspec.ops.builder import Ops
 from nnspec.ops.infer import Dims, dims_of, factors
 from nnspec.ops.target import Target
+
+_T = TypeVar("_T")
 
 DOMAIN = "com.microsoft.nchwc"
 """The domain of the operators that take tensors in blocks; a model that uses them has to import it."""
@@ -71,7 +74,12 @@ def filled_up(ops: Ops, dims: Dims | None) -> ir.Shape | None:
     channels = ops.target.whole(dims[1]) if isinstance(dims[1], int) else dims[1]
     if channels is not None and factors([channels])[0] % ops.target.block:
         channels = None
-    return ir.Shape([dims[0], channels, *([1] if len(dims) == 3 else []), *dims[2:]])
+    return ir.Shape([dims[0], channels, *two_axes(dims[2:])])
+
+
+def two_axes(sizes: Sequence[_T]) -> list[_T | int]:
+    """Return sizes of the axes of space as those of height and width: a single axis is the width."""
+    return [1, *sizes] if len(sizes) == 1 else [*sizes]
 
 
 _BLOCKS = ".blocks"

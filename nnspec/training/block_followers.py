@@ -79,9 +79,9 @@ def _accumulate(layout: Layout, node: ir.Node) -> bool:
         return False
     adding = [v for v in terms if _can_add(layout, v)]
     others = [v for v in terms if v not in adding]
-    if len(others) == 0:
+    if not others:
         adding, others = adding[1:], adding[:1]
-    if len(others) != 1 or others[0].is_graph_output() or layout.last_reader(others[0]) is not node:
+    if not adding or len(others) != 1 or not layout.spent_in(node, others[0]):
         return False
     total = layout.into(others[0])
     relu = only_reader(node.outputs[0], "Relu")
@@ -159,9 +159,9 @@ def _addition(layout: Layout, node: ir.Node) -> tuple[ir.Node | None, ir.Value |
     if addition is None:
         return None, None
     other = addition.inputs[0] if addition.inputs[1] is out else addition.inputs[1]
-    if other is None or not layout.has(other) or dims_of(other) != dims_of(out) or other.is_graph_output():
+    if other is None or not layout.has(other) or dims_of(other) != dims_of(out):
         return None, None
-    return (addition, other) if layout.last_reader(other) is addition else (None, None)
+    return (addition, other) if layout.spent_in(addition, other) else (None, None)
 
 
 def _of_statistics(ops: Ops, node: ir.Node, given: list[ir.Value]) -> tuple[ir.Value, ir.Value]:

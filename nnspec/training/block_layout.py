@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nnspec.ops import Ops, dims_of
-from nnspec.ops.blocks import brought_in, comes_in_last, filled_up, into_blocks, out_of_blocks
+from nnspec.ops.blocks import brought_in, comes_in_last, filled_up, into_blocks, out_of_blocks, two_axes
 from nnspec.training.rewrite import put_in_place
 
 
@@ -39,13 +39,19 @@ class Layout:
         if x not in self._same:
             source = moved(x, to=1)
             last = source is not None and comes_in_last((dims_of(x) or (0, 0))[1])
-            image: ir.Value = source if source is not None and last else x
-            if len(dims_of(x) or ()) == 3:
-                image = self._ops.Unsqueeze(image, [1 if last else 2])
+            image = self.image(source, height=1) if source is not None and last else self.image(x)
             self._same[x] = into_blocks(self._ops, image, channels_last=last)
         return self._same[x]
 
-    def last_reader(self, x: ir.Value) -> ir.Node | None:
+    def image(self, x: ir.Value, height: int = 2) -> ir.Value:
+        """Return a tensor with two axes of space: where there is one, `height` is the place of a further one."""
+        return x if len(dims_of(x) or ()) == 4 else self._ops.Unsqueeze(x, [height])
+
+    def spent_in(self, node: ir.Node, x: ir.Value) -> bool:
+        """Return whether nothing needs the blocks of a tensor after a node: they may be written over there."""
+        return not x.is_graph_output() and self._last_reader(x) is node
+
+    def _last_reader(self, x: ir.Value) -> ir.Node | None:
         """Return which of the nodes that read a tensor, or its blocks, came last in the graph as it was."""
         nodes = [*x.consumers(), *(self._same[x].consumers() if x in self._same else ())]
         return max((n for n in nodes if n in self._order), key=self._order.__getitem__, default=None)
@@ -104,14 +110,14 @@ class Layout:
             at = np.arange(columns // b * (rows // b) * places, dtype=np.int32)
             turned = at.reshape(columns // b, rows // b, places).transpose(1, 0, 2)[..., ::-1]
             blocks = ops.Gather(ops.Reshape(blocks, [-1, b * b]), ops.constant(turned.reshape(-1)), axis=0)
-        return ops.Reshape(blocks, [rows, columns, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
+        return ops.Reshape(blocks, [rows, columns, *two_axes(space)])  # type: ignore[no-any-return]
 
     def kernel_of_image(self, w: ir.Value, filters: int, channels: int) -> ir.Value:
         """Return a kernel [M, C, ...] of channels too few for a block, in blocks of filters; with two axes of space."""
         ops, rows = self._ops, self.target.whole(filters)
         space = [int(d) for d in (dims_of(w) or ())[2:]]  # type: ignore[arg-type]
         blocks = into_blocks(ops, ops.Reshape(w, [1, filters, 1, channels * math.prod(space)]))
-        return ops.Reshape(blocks, [rows, channels, *([1] if len(space) == 1 else []), *space])  # type: ignore[no-any-return]
+        return ops.Reshape(blocks, [rows, channels, *two_axes(space)])  # type: ignore[no-any-return]
 
     def depthwise_kernel(self, w: ir.Value, channels: int) -> ir.Value:
         """Return a kernel [C, 1, h, w] in blocks: what a tensor [1, C, h, w] is."""

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nnspec.ops import Dims, Ops, dims_of, numbers
-from nnspec.ops.blocks import DOMAIN
+from nnspec.ops.blocks import DOMAIN, two_axes
 from nnspec.training.block_layout import Layout
 from nnspec.training.rewrite import after
 
@@ -32,9 +32,8 @@ def pool(ops: Ops, layout: Layout, node: ir.Node) -> None:
         return
     if indices is not None and any(n.op_type != "MaxUnpool" for n in indices.consumers()):
         return
-    kernel = node.attributes["kernel_shape"].as_ints()
-    rows, columns = kernel if len(kernel) == 2 else (1, kernel[0])
-    height, width = numbers(sizes) if len(sizes) == 2 else (1, *numbers(sizes))
+    rows, columns = two_axes(node.attributes["kernel_shape"].as_ints())
+    height, width = two_axes(numbers(sizes))
     pooling = _Pooling(ops, rows, columns, height, width)
     blocks = layout.into(x)
     largest = pooling.largest(blocks)
@@ -55,12 +54,9 @@ def unpool(ops: Ops, layout: Layout, node: ir.Node) -> None:
         return
     into = layout.into(dy)
     _, channels, *space = dims_of(x) or ()
-    rows = [1] if len(space) == 1 else []
-    sizes = [layout.target.whole(*numbers([channels])), *rows, *numbers(space)]
+    sizes = [layout.target.whole(*numbers([channels])), *two_axes(numbers(space))]
     shape = ops.Concat(ops.Shape(into, start=0, end=1), sizes, axis=0)
-    windows = {name: list(node.attributes[name].as_ints()) for name in ("kernel_shape", "strides")}
-    if rows:
-        windows = {name: [1, *size] for name, size in windows.items()}
+    windows = {name: two_axes(node.attributes[name].as_ints()) for name in ("kernel_shape", "strides")}
     blocks = ops.MaxUnpool(into, layout.places[indices], shape, name=node.name, **windows)
     layout.put(x, blocks, [node])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nnspec.ops import Ops, Target, dims_of
-from nnspec.ops.blocks import DOMAIN, filled_up
+from nnspec.ops.blocks import DOMAIN, filled_up, two_axes
 from nnspec.training.block_followers import follow
 from nnspec.training.block_layout import Layout
 from nnspec.training.rewrite import only_reader, put_in_place
@@ -39,13 +39,17 @@ def use_blocks(graph: ir.Graph, target: Target) -> None:
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A Conv node that gains, with what is known of it; `depthwise` has one filter for each channel."""
+    """A Conv node that gains, with what is known of it.
+
+    `depthwise` has one filter for each channel; an `image` has channels too few for a block and stays as it is.
+    """
 
     node: ir.Node
     filters: int
     channels: int
     kernel: tuple[int, ...] | None
-    depthwise: bool
+    depthwise: bool = False
+    image: bool = False
 
 
 def _convolution(node: ir.Node, layout: Layout) -> _Convolution | None:
@@ -68,14 +72,12 @@ def _convolution(node: ir.Node, layout: Layout) -> _Convolution | None:
     group = node.attributes.get_int("group", 1)
     if group == channels == filters and depth == 1:
         fits = channels % target.block == 0 and isinstance(kernel[-1], int)
-        return _Convolution(node, filters, channels, sizes, True) if fits else None
+        return _Convolution(node, filters, channels, sizes, depthwise=True) if fits else None
     if group != 1 or sizes is None or (math.prod(sizes) == 1 and not layout.has(x)):
         return None  # for 1x1 the plain kernel is one product already
-    if channels < target.block:  # an image; its channels are no blocks
-        fits = filters >= target.block and not target.wastes(filters)
-    else:
-        fits = target.fits(channels, filters)
-    return _Convolution(node, filters, channels, sizes, False) if fits else None
+    image = channels < target.block
+    fits = filters >= target.block and not target.wastes(filters) if image else target.fits(channels, filters)
+    return _Convolution(node, filters, channels, sizes, image=image) if fits else None
 
 
 def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
@@ -93,20 +95,19 @@ def _rewrite(ops: Ops, layout: Layout, one: _Convolution) -> None:
         "strides": _setting(node, "strides", flat, 1),
         "dilations": _setting(node, "dilations", flat, 1),
         "pads": _setting(node, "pads", flat, 0),
-        "kernel_shape": None if one.kernel is None else [1, *one.kernel] if flat else list(one.kernel),
+        "kernel_shape": None if one.kernel is None else two_axes(one.kernel),
         "activation": None if relu is None else "Relu",
     }
-    image = one.channels < layout.target.block and not one.depthwise
     if one.depthwise:
-        kernel = layout.depthwise_kernel(ops.Unsqueeze(w, [2]) if flat else w, one.channels)
-    elif image:
+        kernel = layout.depthwise_kernel(layout.image(w), one.channels)
+    elif one.image:
         kernel = layout.kernel_of_image(w, one.filters, one.channels)
     else:
         kernel = layout.kernel(w, one.filters, one.channels)
     missing = layout.target.whole(one.filters) - one.filters
     if bias is not None and missing:
         bias = ops.Pad(bias, [0, missing])
-    data = (ops.Unsqueeze(x, [2]) if flat else x) if image else layout.into(x)
+    data = layout.image(x) if one.image else layout.into(x)
     blocks = ops.emit("Conv", [data, kernel, bias], attributes, domain=DOMAIN, name=node.name)
     blocks.type, blocks.shape = y.type, filled_up(ops, dims_of(y))
     result = layout.out_of(blocks, one.filters, 3 if flat else 4)

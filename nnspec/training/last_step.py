@@ -7,6 +7,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from nnspec.autodiff.algebra import producer, viewed
+from nnspec.autodiff.rules.steps import Steps
 from nnspec.ops import dims_of
 
 
@@ -37,21 +38,18 @@ def _final_state(gather: ir.Node) -> ir.Value | None:
             axis = move.attributes["perm"].as_ints()[axis]
         data = source
     scan = producer(data, "Scan")
-    if scan is None or axis % len(dims_of(data) or (0,)) != 0:
+    if scan is None:
         return None
-    body = scan.attributes["body"].as_graph()
-    states = len(body.inputs) - scan.attributes["num_scan_inputs"].as_int()
-    k = data.index()
+    steps, k, dims = Steps(scan), data.index(), dims_of(data)
     assert k is not None
-    length = (dims_of(data) or (None,))[0]
-    last = int(index.const_value.numpy()) in ((-1,) if not isinstance(length, int) else (-1, length - 1))
-    directions = scan.attributes.get_ints("scan_output_directions", [0] * len(scan.outputs))
-    axes = scan.attributes.get_ints("scan_output_axes", [0] * len(scan.outputs))
-    if k < states or not last or directions[k - states] or axes[k - states]:
+    if k < steps.states or dims is None or steps.written(k) != (axis % len(dims), 0):
         return None
-    made = body.outputs[k].producer()
+    length, at = dims[axis], int(index.const_value.numpy())
+    if at != -1 and not (isinstance(length, int) and at == length - 1):
+        return None
+    made = steps.body.outputs[k].producer()
     source = made.inputs[0] if made is not None and made.op_type == "Identity" else None
-    return next((scan.outputs[i] for i in range(states) if body.outputs[i] is source), None)
+    return next((scan.outputs[i] for i in range(steps.states) if steps.body.outputs[i] is source), None)
 
 
 def _same_dims(one: ir.Value, other: ir.Value) -> bool:

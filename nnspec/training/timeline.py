@@ -150,17 +150,19 @@ class Timeline:
         moves: list[tuple[object, int]] = []
         """What the allocator hands out, by whom it is for, with its bytes; 0 bytes for what it gets back."""
         for i, node in enumerate(self._nodes):
-            partial = [(node, k) for k in range(_partial_sums(node))]
-            for k, sum_ in enumerate(partial):
-                moves.append((sum_, size_of(node.outputs[0], self._sizes)))
-                moves += [(before, 0) for before in partial[:k][-1:]]
+            partial = _partial_sums(node)
+            for k in range(partial):
+                moves.append(((node, k), size_of(node.outputs[0], self._sizes)))
+                if k:
+                    moves.append(((node, k - 1), 0))
             for out in node.outputs:
                 if self._home[out] is out:
                     size = alive[out] = self._size(out)
                     now += size
                     if size:
                         moves.append((out, size))
-            moves += [(sum_, 0) for sum_ in partial[-1:]]
+            if partial:
+                moves.append(((node, partial - 1), 0))
             if now > best:
                 best, peak, self.at = now, list(alive), node.name or node.op_type
             for home in self._homes_of(node):

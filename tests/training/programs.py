@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from nnspec_runtime import Device, TrainingSession
 from numpy.typing import NDArray
 
+from nnspec.cli.runtime import training_program
 from nnspec.compile import compile_recipe
 from nnspec.recipe import Recipe
 from nnspec.source import Source
@@ -79,3 +81,18 @@ class Training:
 def training(text: str) -> Training:
     """Compile a train block and make ready to step it."""
     return Training(build(recipe_of(text)))
+
+
+def portable_and_here(recipe: Recipe) -> list[TrainingSession]:
+    """Return a session of the portable step, and one of that made for this CPU."""
+    return [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+
+
+def assert_same_moves(sessions: list[TrainingSession], tolerance: float) -> None:
+    """Assert that each tensor of two sessions' states agrees, to a part of how far it moved from the start."""
+    start = sessions[0].program.initial_state()
+    expected, found = (s.state() for s in sessions)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        moved = np.abs(value.astype(np.float64) - start[key]).max()
+        np.testing.assert_allclose(found[key], value, atol=tolerance * max(moved, 1e-3), err_msg=key)

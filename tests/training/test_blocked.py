@@ -4,16 +4,16 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from nnspec_runtime import Device, TrainingSession
 from nnspec_runtime.layout import channel_block
 
-from nnspec.cli.runtime import training_program
 from nnspec.compile import compile_recipe
 from nnspec.ops import IR_VERSION, OPSET, Ops, Target
 from nnspec.source import Source
 from nnspec.training import build
 from nnspec.training.blocked import DOMAIN, use_blocks
 from nnspec.training.simplify import simplify
+
+from .programs import assert_same_moves, portable_and_here
 
 BLOCK = channel_block()
 pytestmark = pytest.mark.skipif(not BLOCK, reason="this processor has no layout of blocks")
@@ -124,11 +124,6 @@ def _recipe(shape: str, layers: str, batch: int = 5):
     return compile_recipe(Source("net.nn", text + TRAIN.format(batch=batch)))
 
 
-def _sessions(recipe) -> list[TrainingSession]:
-    """Return a session of the portable step, and one of that made for this CPU."""
-    return [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
-
-
 def _batch(recipe, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = tuple(int(d) for d in recipe.network.inputs[0].type.shape)
@@ -145,17 +140,12 @@ def _blocked(model: ir.Model) -> list[ir.Node]:
 def test_same_numbers(name: str, batch: int) -> None:
     """Samples fill whole blocks or do not; in the first case gradients of kernels are made in blocks."""
     recipe = _recipe(*NETWORKS[name], batch)
-    sessions = _sessions(recipe)
+    sessions = portable_and_here(recipe)
     for rows in (batch, batch, 2):
         data = _batch(recipe, rows)
         losses = [s.step(data)["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    plain, found = (s.state() for s in sessions)
-    assert plain.keys() == found.keys()
-    start = sessions[0].program.initial_state()
-    for key, value in plain.items():
-        moved = np.abs(value.astype(np.float64) - start[key]).max()
-        np.testing.assert_allclose(found[key], value, atol=2e-5 * max(moved, 1e-3), err_msg=key)
+    assert_same_moves(sessions, 2e-5)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +173,7 @@ def test_relu_is_part_of_the_convolution_and_blocks_go_on() -> None:
     second = _blocked(step)[1]
     assert second.inputs[0].producer() is _blocked(step)[0]
     rows = _batch(recipe, 5)
-    losses = [s.step(rows)["loss"] for s in _sessions(recipe)]
+    losses = [s.step(rows)["loss"] for s in portable_and_here(recipe)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -233,15 +223,13 @@ def test_the_block_is_that_of_the_kernels() -> None:
         ops.graph.outputs.append(y)
         if block:
             use_blocks(ops.graph, Target(block=block))
-        model = ir.Model(ops.graph, ir_version=IR_VERSION)
-        session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-        results.append(session.run(["y"], {"x": x, "w": w})[0])
+        results += _run(ir.Model(ops.graph, ir_version=IR_VERSION), {"x": x, "w": w})
     np.testing.assert_allclose(*results, atol=1e-3)
 
 
 def test_a_network_with_pools_trains_the_same() -> None:
     recipe = _recipe("[1, 14, 13]", "conv(12, 3x3) -> relu -> maxpool(2) -> conv(16, 3x3) -> relu -> maxpool(2)")
-    sessions = _sessions(recipe)
+    sessions = portable_and_here(recipe)
     for rows in (5, 2, 5):
         losses = [s.step(_batch(recipe, rows))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -250,7 +238,7 @@ def test_a_network_with_pools_trains_the_same() -> None:
 def test_images_of_symbolic_size() -> None:
     layers = "conv(16, 3x3, pad = 1) -> batchnorm -> tanh -> residual -> conv(24, 3x3, stride = 2) -> global_avgpool"
     recipe = _recipe("[16, H, W]", layers, batch=8)
-    sessions = _sessions(recipe)
+    sessions = portable_and_here(recipe)
     rng = np.random.default_rng(0)
     for height, width in ((9, 8), (12, 7), (9, 8)):
         x = rng.standard_normal((8, 16, height, width)).astype(np.float32)
@@ -277,7 +265,7 @@ def test_a_cell_with_a_convolution() -> None:
     model = build(recipe, Target(alone=True, block=BLOCK)).step
     assert DOMAIN not in {n.domain for n in model.graph}
     assert model.graph.opset_imports[DOMAIN] == 1
-    sessions = _sessions(recipe)
+    sessions = portable_and_here(recipe)
     for _ in range(3):
         losses = [s.step(_batch(recipe, 8))["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -327,6 +315,25 @@ def test_pooling_what_is_no_number_stays_inside() -> None:
     data |= {"w": np.zeros((channels, channels, 3, 3), np.float32), "dy": np.ones((3, channels, 4, 5), np.float32)}
     _, dx = _run(_pooled((2, 2), channels, BLOCK), data)
     assert dx.sum() == data["dy"].size
+
+
+def test_a_sum_of_one_term_keeps_what_follows() -> None:
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((2, 16, 5, 5)), "w": rng.standard_normal((16, 16, 3, 3))}
+    data = {name: value.astype(np.float32) for name, value in data.items()}
+    results = []
+    for block in (0, BLOCK):
+        float32 = ir.TensorType(ir.DataType.FLOAT)
+        inputs = [ir.Value(name=n, type=float32, shape=ir.Shape(a.shape)) for n, a in data.items()]
+        ops = Ops(ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="one"))
+        y = ops.Relu(ops.Sum(ops.Conv(*inputs)))
+        y.name = "y"
+        ops.graph.outputs.append(y)
+        if block:
+            use_blocks(ops.graph, Target(block=block))
+        results += _run(ir.Model(ops.graph, ir_version=IR_VERSION), data)
+    assert results[0].min() == 0
+    np.testing.assert_allclose(*results, atol=1e-4)
 
 
 def _run(model: ir.Model, data: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -4,13 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from nnspec_runtime import Device, TrainingSession
 from nnspec_runtime.layout import channel_block
 
-from nnspec.cli.runtime import training_program
-from nnspec.compile import compile_recipe
 from nnspec.diagnostics import NnspecError
-from nnspec.source import Source
+
+from .programs import assert_same_moves, portable_and_here, recipe_of
 
 pytestmark = pytest.mark.skipif(not channel_block(), reason="this processor has no layout of blocks")
 
@@ -62,7 +60,7 @@ train Net {{
   batch = {draw.choice([3, 4, 8])}
 }}"""
         try:
-            return compile_recipe(Source("net.nn", text))
+            return recipe_of(text)
         except NnspecError:
             continue
 
@@ -71,7 +69,7 @@ train Net {{
 def test_same_numbers(seed: int) -> None:
     draw = random.Random(seed)
     recipe = _recipe(draw)
-    sessions = [TrainingSession(training_program(recipe, d), Device(threads=1)) for d in (None, Device())]
+    sessions = portable_and_here(recipe)
     rng = np.random.default_rng(seed)
     for rows in (recipe.batch, 2, recipe.batch):
         # Halves: elements tie, and many are zero.
@@ -79,8 +77,4 @@ def test_same_numbers(seed: int) -> None:
         data = {"x": x.astype(np.float32), "label": rng.integers(0, 3, rows)}
         losses = [s.step(data)["loss"] for s in sessions]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    start = sessions[0].program.initial_state()
-    plain, found = (s.state() for s in sessions)
-    for key, value in plain.items():
-        moved = np.abs(value.astype(np.float64) - start[key]).max()
-        np.testing.assert_allclose(found[key], value, atol=1e-3 * max(moved, 1e-3), err_msg=key)
+    assert_same_moves(sessions, 1e-3)
