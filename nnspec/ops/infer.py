@@ -77,6 +77,8 @@ def infer(
             found = _name_window_dims(values, attrs, found)
         elif op_type in ("Reshape", "Expand", "ConstantOfShape"):
             found = _from_shape_data(op_type, given, attrs, found)
+        elif op_type == "Range":
+            found = _range_length(given, found)
         if len(_cache) > 50_000:
             _cache.clear()
         _cache[key] = found
@@ -232,6 +234,14 @@ def _from_shape_data(
     if before is not None and len(before) == len(dims):
         dims = [b if isinstance(b, int) or d is None else d for b, d in zip(before, dims, strict=True)]
     return [(dtype, tuple(dims))]
+
+
+def _range_length(given: Sequence[ir.Value], found: list[Inferred | None]) -> list[Inferred | None]:
+    """Let what counts from 0 to a size be as long as that, also where the size is a symbol."""
+    first, limit, step = map(known, given)
+    if first is None or limit is None or step is None or first.items != (0,) or step.items != (1,):
+        return found
+    return [(ir.DataType.INT64, limit.items)]
 
 
 def _quotient(source: Dims | None, rest: list[int | str | None]) -> int | str | None:

@@ -2,7 +2,8 @@
 
 It is a best-fit allocator with coalescing (`BFCArena`, after TensorFlow's): free chunks lie in bins by the power of two
 of their size, a chunk is split where at least half would be left over, and regions grow in powers of two. Because a
-chunk that is not split is held whole, more memory is touched than tensors live at once.
+chunk that is not split is held whole, and none goes over the end of a region, more memory is touched than tensors live
+at once. Each region has a table of the chunk that begins at each place, which is filled in when the region is taken.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from bisect import insort
 from dataclasses import dataclass
 
 _ALIGNMENT = 256
-_FIRST_REGION = 1 << 20
+_ENTRY = 8
+"""Bytes of a region's table for each place where a chunk may begin."""
+FIRST_REGION = 1 << 20
 _LARGEST_REGION = 1 << 30
 _MOST_LEFT_OVER = 128 << 20
 _BINS = 21
@@ -30,11 +33,15 @@ class Chunk:
 
 
 class Arena:
-    """Take and give back memory; `touched` is how many bytes were ever handed out, each counted once."""
+    """Take and give back memory; `touched` is how many bytes were ever handed out, each counted once.
 
-    def __init__(self) -> None:
+    The first region has `first` bytes, or as many as the first tensor needs.
+    """
+
+    def __init__(self, first: int = FIRST_REGION) -> None:
         self._bins: list[list[tuple[int, int, int, Chunk]]] = [[] for _ in range(_BINS)]
-        self._next = _FIRST_REGION
+        self._next = first
+        self._taken = 0
         self._highest: list[list[tuple[int, int]]] = []
 
     @property
@@ -46,6 +53,11 @@ class Arena:
     def touched(self) -> int:
         """The bytes that were handed out at least once."""
         return sum(self.regions)
+
+    @property
+    def held(self) -> int:
+        """The bytes that were handed out at least once, and those of the tables of all regions."""
+        return self.touched + self._taken // _ALIGNMENT * _ENTRY
 
     def take(self, size: int) -> Chunk:
         """Return memory for a tensor."""
@@ -90,6 +102,7 @@ class Arena:
             self._next *= 2
             grown = True
         chunk = Chunk(len(self._highest), 0, self._next)
+        self._taken += self._next
         if not grown and self._next < _LARGEST_REGION:
             self._next *= 2
         self._highest.append([])

@@ -35,7 +35,7 @@ class TrainingMemory:
     activations: int
     """What lives at the peak besides, gradients included."""
     fragments: int
-    """What the allocator holds beyond that because pieces of its memory do not fit what is asked for."""
+    """What the allocator holds beyond that: pieces of its memory that do not fit what is asked for, and its tables."""
     live: tuple[Live, ...]
     """What lives at the peak besides state and data, the largest first."""
     at: str
@@ -74,7 +74,8 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
     data = 2 * sum(of.get(i["name"], 0) for i in program.manifest["inputs"])
     bound = {s["output"] for s in states}
     done = program.manifest["work"]
-    timeline = Timeline(model.graph, bound, reuse=done is None or done["reuse"])
+    reuse, region = (True, 0) if done is None else (done["reuse"], done["region"])
+    timeline = Timeline(model.graph, bound, reuse=reuse, region=region)
     transient = sum(one.bytes for one in timeline.live)
     return TrainingMemory(
         batch=next(iter(sizes.values())),
@@ -83,7 +84,7 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
         second_copies=again,
         data=data,
         activations=transient,
-        fragments=timeline.touched - transient,
+        fragments=timeline.held - transient,
         live=tuple(timeline.live),
         at=timeline.at,
         session=_NODE * number_of_nodes(program.step.graph) + timeline.constants,

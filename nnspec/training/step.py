@@ -33,7 +33,7 @@ from nnspec.training.scaling import LossScale
 from nnspec.training.simplify import simplify
 from nnspec.training.sizes import read_sizes_off_inputs
 from nnspec.training.sums import sum_by_products
-from nnspec.training.timeline import reuse_saves
+from nnspec.training.timeline import least_memory
 from nnspec.training.transposed import transpose_before
 from nnspec.training.work import work
 
@@ -64,7 +64,8 @@ def _work(recipe: Recipe, step: ir.Graph, states: list[State], target: Target) -
     if done is None:
         return None
     written = {s.output for s in states if s.output is not None}
-    return {**done, "reuse": reuse_saves(step, written, sizes) if target.alone else True}
+    reuse, region = least_memory(step, written, sizes) if target.alone else (True, 0)
+    return {**done, "reuse": reuse, "region": region}
 
 
 @dataclass

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from nnspec.autodiff.driver import sources
 from nnspec.ops import dims_of
 from nnspec.ops.blocks import DOMAIN
-from nnspec.training.arena import Arena, Chunk
+from nnspec.training.arena import FIRST_REGION, Arena, Chunk
 from nnspec.training.fixed import number
 
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -59,10 +59,26 @@ def size_of(value: ir.Value, sizes: Mapping[str, int] | None = None) -> int:
     return math.ceil(math.prod(d for d in known if isinstance(d, int)) * value.dtype.itemsize)
 
 
-def reuse_saves(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> bool:
-    """Return whether a run takes no more memory when ONNX Runtime plans which tensors share some; see Timeline."""
-    with_plan, without = (Timeline(graph, bound, sizes, reuse=reuse).touched for reuse in (True, False))
-    return with_plan <= without
+_ROOM = (1.25, 1.5, 2.0)
+"""How many times what it needs a region may have that is to hold all: kernels take memory that is not known here.
+
+Which is best nobody can tell beforehand: how a chunk is cut up hangs on how large the last one is.
+"""
+
+
+def least_memory(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> tuple[bool, int]:
+    """Return how ONNX Runtime takes least memory for a run: with `reuse` or not, and its first region; see Timeline.
+
+    Regions that grow step by step leave room at their ends; one that has room for all has a larger table.
+    """
+    found = []
+    for reuse in (True, False):
+        timeline = Timeline(graph, bound, sizes, reuse=reuse)
+        needed = timeline.follow(sum(size for _, size in timeline.moves)).touched
+        regions = [0, *(int(room * needed) for room in _ROOM if room * needed > FIRST_REGION)]
+        found += [(timeline.follow(region).held, not reuse, region) for region in regions]
+    _, without, region = min(found)
+    return not without, region
 
 
 class Timeline:
@@ -70,14 +86,21 @@ class Timeline:
 
     `bound` names outputs that are written where they stay; `sizes` are those of symbols. With `reuse`, ONNX Runtime
     plans beforehand which tensor takes over the memory of one of its size that nobody reads any more: that memory is
-    then kept from the first of them to the last.
+    then kept from the first of them to the last. `region` is how many bytes its allocator begins with, 0 where that is
+    left to it.
     """
 
     def __init__(
-        self, graph: ir.Graph, bound: set[str], sizes: Mapping[str, int] | None = None, *, reuse: bool = True
+        self,
+        graph: ir.Graph,
+        bound: set[str],
+        sizes: Mapping[str, int] | None = None,
+        *,
+        reuse: bool = True,
+        region: int = 0,
     ) -> None:
         self._bound, self._sizes, self._reuse = bound, sizes or {}, reuse
-        folded = _folded(graph)
+        folded = _folded(graph, self._sizes)
         self._nodes = _schedule([n for n in graph if n not in folded])
         self._last_reader: dict[ir.Value, int] = {v: i for i, n in enumerate(self._nodes) for v in sources(n)}
         self._given = {*graph.inputs, *graph.initializers.values()}
@@ -87,16 +110,34 @@ class Timeline:
         """What the session computes beforehand and keeps."""
         self._home: dict[ir.Value, ir.Value] = {}
         """For each value the one whose memory it is in."""
+        self._homes: list[list[ir.Value]] = []
+        """For each node the memories that it reads and writes."""
         self._until: dict[ir.Value, int] = {}
         """For each memory, by the value that it was made for, the last node that reads it."""
         self._free: dict[tuple[object, ...], list[ir.Value]] = {}
         """Memories that nobody reads any more, by what fits into them, the latest last."""
         self.live: list[Live] = []
         self.at = ""
-        self.touched = 0
-        """What of the allocator's memory is ever used."""
+        self.moves: list[tuple[object, int]] = []
+        """What the allocator hands out, by whom it is for, with its bytes; 0 bytes for what it gets back."""
         self._plan()
         self._run()
+        self.held = self.follow(region).held
+        """What of the allocator's memory is ever used, with what it needs for itself."""
+
+    def follow(self, region: int) -> Arena:
+        """Return the allocator after two runs that begin with a region of so many bytes, 0 where that is left to it.
+
+        What the first run leaves is free, and the second run cuts it up in other ways than what was new to the first.
+        """
+        arena = Arena(region or FIRST_REGION)
+        chunks: dict[object, Chunk] = {}
+        for who, size in (*self.moves, *self.moves):
+            if size:
+                chunks[who] = arena.take(size)
+            else:
+                arena.give(chunks.pop(who))
+        return arena
 
     def _last_use(self, value: ir.Value) -> int:
         if value.is_graph_output():
@@ -114,12 +155,11 @@ class Timeline:
                 self._home[out] = home
                 if home is out or home in self._until:
                     self._until[home] = max(self._until.get(home, i), self._last_use(out))
-            for home in self._homes_of(node):
+            homes = (self._home[v] for v in (*sources(node), *node.outputs) if v in self._home)
+            self._homes.append(list(dict.fromkeys(homes)))
+            for home in self._homes[i]:
                 if self._until.get(home) == i and home.name not in self._bound:
                     self._free.setdefault(self._kind(home), []).append(home)
-
-    def _homes_of(self, node: ir.Node) -> list[ir.Value]:
-        return list(dict.fromkeys(self._home[v] for v in (*sources(node), *node.outputs) if v in self._home))
 
     def _kind(self, value: ir.Value) -> tuple[object, ...]:
         return value.dtype, dims_of(value)
@@ -143,12 +183,11 @@ class Timeline:
         return freed.pop() if freed else None
 
     def _run(self) -> None:
-        """Follow the allocator from node to node."""
+        """Go from node to node: note what lives, and what the allocator is asked for."""
         now = best = 0
         alive: dict[ir.Value, int] = {}
         peak: list[ir.Value] = []
-        moves: list[tuple[object, int]] = []
-        """What the allocator hands out, by whom it is for, with its bytes; 0 bytes for what it gets back."""
+        moves = self.moves
         for i, node in enumerate(self._nodes):
             partial = _partial_sums(node)
             for k in range(partial):
@@ -165,32 +204,16 @@ class Timeline:
                 moves.append(((node, partial - 1), 0))
             if now > best:
                 best, peak, self.at = now, list(alive), node.name or node.op_type
-            for home in self._homes_of(node):
+            for home in self._homes[i]:
                 if home in alive and self._until[home] <= i:
                     size = alive.pop(home)
                     now -= size
                     if size:
                         moves.append((home, 0))
-        moves += [(home, 0) for home, size in alive.items() if size]
-        self.touched = _touched(moves)
+        moves.extend((home, 0) for home, size in alive.items() if size)
         sizes = {v: self._size(v) for v in peak}
         shown = sorted((v for v in peak if sizes[v]), key=lambda v: -sizes[v])
         self.live = [_describe(v, sizes[v]) for v in shown]
-
-
-def _touched(moves: Sequence[tuple[object, int]]) -> int:
-    """Return how much of the allocator's memory is ever used.
-
-    What the first run leaves is free, and the second run cuts it up in other ways than what was new to the first.
-    """
-    arena = Arena()
-    chunks: dict[object, Chunk] = {}
-    for who, size in (*moves, *moves):
-        if size:
-            chunks[who] = arena.take(size)
-        else:
-            arena.give(chunks.pop(who))
-    return arena.touched
 
 
 def _schedule(nodes: list[ir.Node]) -> list[ir.Node]:
@@ -220,15 +243,22 @@ def _schedule(nodes: list[ir.Node]) -> list[ir.Node]:
     return order
 
 
-def _folded(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes that depend on constants alone: ONNX Runtime computes them when it opens the graph."""
+def _folded(graph: ir.Graph, sizes: Mapping[str, int]) -> set[ir.Node]:
+    """Return the nodes that depend on constants and known sizes alone: ONNX Runtime computes them when it opens it."""
     found: set[ir.Node] = set()
     for node in graph:
         random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-        made = all(v is None or v.producer() in found for v in node.inputs)
+        made = all(v is None or v.producer() in found for v in node.inputs) or _asks_known_size(node, sizes)
         if node.op_type == "Constant" or (node.inputs and made and not random):
             found.add(node)
     return found
+
+
+def _asks_known_size(node: ir.Node, sizes: Mapping[str, int]) -> bool:
+    if node.op_type not in ("Shape", "Size") or node.inputs[0] is None:
+        return False
+    dims = dims_of(node.inputs[0])
+    return dims is not None and all(isinstance(number(d, sizes) if isinstance(d, str) else d, int) for d in dims)
 
 
 def _written_over(node: ir.Node) -> Sequence[ir.Value | None]:

@@ -87,7 +87,7 @@ class StepSessions:
         self._states: dict[str, tuple[State, Pair]] = {}
         self._outputs: dict[str, Pair] = {}
         if device.kind == "cpu":
-            new_arena()
+            new_arena(0 if work is None else work.region)
             weakref.finalize(self, new_arena).atexit = False  # onnxruntime would keep ours for the next one to come
         recording = Recording() if device.cuda_graph else None
         session = self._open(self._sizes, recorded=device.cuda_graph)

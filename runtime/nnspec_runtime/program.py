@@ -136,6 +136,8 @@ class Work(_Part):
     """Of all tensors that it makes, whether they live at once or not."""
     reuse: bool = True
     """Whether it takes less memory on a CPU where it is planned beforehand which tensors share some."""
+    region: int = Field(default=0, ge=0)
+    """Bytes that a CPU's allocator should begin with, so that it takes least memory; 0 where that is left to it."""
 
 
 class Files(_Part):

@@ -161,21 +161,24 @@ def open_session(
     return session
 
 
-def new_arena() -> None:
+def new_arena(region: int = 0) -> None:
     """Let the `shared` sessions that are opened from now on allocate in a new arena on the CPU.
 
-    onnxruntime knows one arena for the whole process to be shared: the one before goes when its last session does.
+    Its first region has so many bytes, of which those count that are used; 0 leaves its size to onnxruntime, which
+    knows one arena for the whole process to be shared: the one before goes when its last session does.
     """
     import onnxruntime as ort
 
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, None)
+    settings = ort.OrtArenaCfg({"initial_chunk_size_bytes": region}) if region else None
+    ort.create_and_register_allocator(info, settings)
 
 
 def give_back() -> None:
-    """Return memory that the C library keeps for later to the system: opening a session frees several times the model.
+    """Return memory that the C library keeps for later to the system.
 
-    Only GNU's C library has a call for it.
+    Opening a session frees several times the model, and copying the first state to its place frees that state. Only
+    GNU's C library has a call for it.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -13,7 +13,7 @@ from nnspec_runtime.bound import StepSessions
 from nnspec_runtime.errors import DataError, DeviceError, ProgramError, listing, shape_text
 from nnspec_runtime.metrics import Averages
 from nnspec_runtime.program import Input, Program, State
-from nnspec_runtime.session import Device, empty_value, numpy_dtype, ort_value, overwrite, run_failure
+from nnspec_runtime.session import Device, empty_value, give_back, numpy_dtype, ort_value, overwrite, run_failure
 from nnspec_runtime.slots import Slot
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class TrainingSession:
         self._readers: tuple[list[Callable[[], float]], ...] = ([], [])
         for name in self.outputs:
             self._bind_scalar(results[name])
+        give_back()
 
     def advance(self) -> list[float]:
         """Do one step on the batch in `slots[turn]`, pass the turn, and return the values of `outputs`."""

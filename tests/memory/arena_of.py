@@ -1,7 +1,8 @@
-"""Tell what of ONNX Runtime's CPU allocator two runs of a model touch: `python arena_of.py MODEL.onnx REUSE`.
+"""Tell what of ONNX Runtime's CPU allocator two runs of a model touch: `python arena_of.py MODEL.onnx REUSE REGION`.
 
-REUSE is 1 or 0: whether ONNX Runtime plans which tensors share memory. Prints JSON: the KiB touched of each region that
-the allocator took, in the order in which it took them, and the names of the nodes in the order in which they ran.
+REUSE is 1 or 0: whether ONNX Runtime plans which tensors share memory. REGION is how many bytes the allocator begins
+with, 0 where that is left to it. Prints JSON: the KiB touched of each region that the allocator took, in the order in
+which it took them, and the names of the nodes in the order in which they ran.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 _RUNS = 2
 """The second one finds what the first one left, and cuts it up in its own way."""
 
@@ -30,13 +32,14 @@ def touched(start: int, end: int) -> int:
 
 
 def main() -> None:
-    path, reuse = sys.argv[1:]
+    path, reuse, region = sys.argv[1:]
     log = Path(path).with_suffix(".log")
     # The allocator tells what it takes in its log, which goes to standard error.
     os.dup2(os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC), 2)
     ort.set_default_logger_severity(1)
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, None)
+    settings = ort.OrtArenaCfg({"initial_chunk_size_bytes": int(region)}) if int(region) else None
+    ort.create_and_register_allocator(info, settings)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
@@ -48,10 +51,10 @@ def main() -> None:
     binding = session.io_binding()
     kept = []
     for one in session.get_inputs():
-        kept.append(ort.OrtValue.ortvalue_from_numpy(np.ones(one.shape, np.float32)))
+        kept.append(ort.OrtValue.ortvalue_from_numpy(np.ones(one.shape, DTYPES[one.type])))
         binding.bind_ortvalue_input(one.name, kept[-1])
     for one in session.get_outputs():
-        kept.append(ort.OrtValue.ortvalue_from_numpy(np.zeros(one.shape, np.float32)))
+        kept.append(ort.OrtValue.ortvalue_from_numpy(np.zeros(one.shape, DTYPES[one.type])))
         binding.bind_ortvalue_output(one.name, kept[-1])
     for _ in range(_RUNS):
         session.run_with_iobinding(binding)

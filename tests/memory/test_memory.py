@@ -76,6 +76,12 @@ def test_a_large_tensor_takes_a_region_of_its_own_size_class() -> None:
     assert arena.touched == 5 << 20
 
 
+def test_a_region_has_a_table_of_its_places() -> None:
+    arena = Arena(first=1 << 30)
+    arena.take(1 << 20)
+    assert arena.held == (1 << 20) + (1 << 30) // 256 * 8
+
+
 def test_the_table_and_the_json_say_the_same() -> None:
     memory = training_memory(recipe_of(text("recurrent")))
     content = as_json(memory)

@@ -93,6 +93,16 @@ def test_shape_arithmetic_keeps_what_is_known() -> None:
     assert dims_of(op.ConstantOfShape(op.Slice(shape, [0], [2]))) == ("batch", 6)
 
 
+def test_counting_to_a_size_gives_as_many() -> None:
+    op, x = graph(x=["batch", 6, 8])
+    size = op.Squeeze(op.Shape(x, start=0, end=1), [0])
+    assert dims_of(op.Range(0, size, 1)) == ("batch",)
+    assert dims_of(op.Range(0, op.Mul(size, 3), 1)) == ("3*batch",)
+    assert dims_of(op.Range(0, 5, 1)) == (5,)
+    assert dims_of(op.Range(1, size, 1)) == (None,)
+    assert dims_of(op.Range(0, size, 2)) == (None,)
+
+
 def test_known_shapes_become_constants() -> None:
     op, x = graph(x=[2, 6, 8])
     for value, expected in (

@@ -269,3 +269,12 @@ def test_a_large_step_may_leave_out_planned_reuse(size, reuse, monkeypatch) -> N
     manifest = program.manifest.model_copy(update={"work": work})
     TrainingSession(replace(program, manifest=manifest), Device(threads=2))
     assert seen == [reuse]
+
+
+@pytest.mark.parametrize("work", [Work(macs=1, bytes=1), Work(macs=1, bytes=1, region=3 << 20), None])
+def test_the_arena_begins_with_what_the_step_needs(work, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(bound, "new_arena", lambda region=0: seen.append(region))
+    program = programs.mlp()
+    TrainingSession(replace(program, manifest=program.manifest.model_copy(update={"work": work})), Device())
+    assert seen[0] == (0 if work is None else work.region)
