@@ -64,6 +64,8 @@ _ROOM = (1.25, 1.5, 2.0)
 
 Which is best nobody can tell beforehand: how a chunk is cut up hangs on how large the last one is.
 """
+_LARGEST = 2**31 - 1
+"""Bytes of a first region that can be asked for in Python."""
 
 
 def least_memory(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> tuple[bool, int]:
@@ -75,7 +77,7 @@ def least_memory(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> 
     for reuse in (True, False):
         timeline = Timeline(graph, bound, sizes, reuse=reuse)
         needed = timeline.follow(sum(size for _, size in timeline.moves)).touched
-        regions = [0, *(int(room * needed) for room in _ROOM if room * needed > FIRST_REGION)]
+        regions = [0, *(int(room * needed) for room in _ROOM if FIRST_REGION < room * needed <= _LARGEST)]
         found += [(timeline.follow(region).held, not reuse, region) for region in regions]
     _, without, region = min(found)
     return not without, region

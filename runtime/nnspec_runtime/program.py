@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from nnspec_runtime.errors import ProgramError, first_line, listing, shape_text
-from nnspec_runtime.weights import read_tensors
+from nnspec_runtime.weights import StoredTensors
 
 Array = NDArray[Any]
 Model = bytes | Path
@@ -266,14 +266,13 @@ class Program:
         Optimizer state, counters and carried states that the state file leaves out start at zero; anything
         else that is missing, and any tensor of another shape or dtype, raises ProgramError at the end.
         """
-        file = read_tensors(self.state, ProgramError)[0] if isinstance(self.state, Path) else None
-        memory = self.state if isinstance(self.state, Mapping) else {}
+        given = StoredTensors(self.state, ProgramError) if isinstance(self.state, Path) else self.state or {}
         problems: list[str] = []
         for one in self.manifest.state:
             if kind not in (None, one.kind):
                 continue
             shape = self.state_shape(one)
-            array = memory.get(one.name) if file is None else file.pop(one.name, None)
+            array = given.get(one.name)
             if array is None and one.kind in ("optimizer", "counter", "carry"):
                 array = np.zeros(shape, one.numpy)
             if array is None:

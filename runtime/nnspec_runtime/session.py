@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
+MOST_AT_ONCE = 2**31 - 1
+"""Bytes of the largest first region that onnxruntime's Python interface takes."""
+
 NO_CUDA = "CUDA was asked for, but {reason}; use the device 'cpu' or 'auto'"
 
 
@@ -170,7 +173,7 @@ def new_arena(region: int = 0) -> None:
     import onnxruntime as ort
 
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    settings = ort.OrtArenaCfg({"initial_chunk_size_bytes": region}) if region else None
+    settings = ort.OrtArenaCfg({"initial_chunk_size_bytes": min(region, MOST_AT_ONCE)}) if region else None
     ort.create_and_register_allocator(info, settings)
 
 

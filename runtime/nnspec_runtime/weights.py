@@ -7,7 +7,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,40 @@ def read_tensors(
     path: str | PathLike[str], kind: type[RunError] = WeightsError
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file; what is wrong is raised as `kind`."""
+    with _opened(Path(path), kind) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+class StoredTensors(Mapping[str, Array]):
+    """The tensors of a safetensors file, each read when it is asked for; what is wrong is raised as `kind`.
+
+    The file is opened anew each time: while it is open, all that was read of it counts as memory of the process.
+    """
+
+    def __init__(self, path: Path, kind: type[RunError] = WeightsError) -> None:
+        self._path, self._kind = path, kind
+        with _opened(path, kind) as file:
+            self._names = tuple(file.keys())
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        with _opened(self._path, self._kind) as file:
+            array: Array = file.get_tensor(name)
+            return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: type[RunError]) -> Iterator[Any]:
+    """Open a safetensors file; what goes wrong while it is open is raised as `kind`."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -49,7 +80,7 @@ def read_tensors(
         if size == 0:
             raise kind(f"{path} is empty: it is no safetensors file")
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise kind(f"there is no file {path}") from None
     except OSError as error:

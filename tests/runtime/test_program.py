@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tracemalloc
 
 import nnspec_runtime
 import numpy as np
@@ -13,6 +14,7 @@ from nnspec_runtime import Device, Program, Trainer, TrainingSession, load_data
 from nnspec_runtime.errors import DeviceError, ProgramError, RunError
 from nnspec_runtime.progress import Bar, Lines, reporter
 from nnspec_runtime.session import open_session, why_no_cuda
+from nnspec_runtime.weights import StoredTensors, save_weights
 
 from tests.runtime import programs
 
@@ -109,6 +111,23 @@ def test_the_initial_state_is_checked_and_filled_with_zeros():
         "the initial state 'b1' should be float32 of shape [5], but is float32 of shape [2]",
         "the initial state lacks 'w2', a weight of shape [3, 5]",
     )
+
+
+def test_a_state_file_is_read_tensor_by_tensor(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_weights(path, {f"t{i}": np.full(1 << 18, i, np.float32) for i in range(8)})
+    stored = StoredTensors(path, ProgramError)
+    assert len(stored) == 8
+    assert stored.get("other") is None
+    tracemalloc.start()
+    found = {name: float(stored[name][-1]) for name in stored}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == {f"t{i}": i for i in range(8)}
+    assert (1 << 20) <= peak < (3 << 20)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ProgramError, match="is not a whole safetensors file"):
+        stored["t0"]
 
 
 def test_devices():

@@ -271,6 +271,14 @@ def test_a_large_step_may_leave_out_planned_reuse(size, reuse, monkeypatch) -> N
     assert seen == [reuse]
 
 
+@pytest.mark.parametrize("region", [1 << 20, 2**31, 2**40])
+def test_a_region_of_any_size_can_be_asked_for(region) -> None:
+    program = programs.mlp()
+    work = Work(macs=10**9, bytes=10**9, region=region)
+    session = TrainingSession(replace(program, manifest=program.manifest.model_copy(update={"work": work})), Device())
+    assert session.step(programs.blobs(10))["loss"] > 0
+
+
 @pytest.mark.parametrize("work", [Work(macs=1, bytes=1), Work(macs=1, bytes=1, region=3 << 20), None])
 def test_the_arena_begins_with_what_the_step_needs(work, monkeypatch) -> None:
     seen = []
