@@ -237,11 +237,12 @@ def _from_shape_data(
 
 
 def _range_length(given: Sequence[ir.Value], found: list[Inferred | None]) -> list[Inferred | None]:
-    """Let what counts from 0 to a size be as long as that, also where the size is a symbol."""
+    """Let what counts from 0 to a size that is a symbol be as long as that."""
     first, limit, step = map(known, given)
-    if first is None or limit is None or step is None or first.items != (0,) or step.items != (1,):
+    counts = first is not None and first.items == (0,) and step is not None and step.items == (1,)
+    if found[0] is None or not counts or limit is None or not isinstance(limit.items[0], str):
         return found
-    return [(ir.DataType.INT64, limit.items)]
+    return [(found[0][0], limit.items)]
 
 
 def _quotient(source: Dims | None, rest: list[int | str | None]) -> int | str | None:

@@ -75,7 +75,7 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
     bound = {s["output"] for s in states}
     done = program.manifest["work"]
     reuse, region = (True, 0) if done is None else (done["reuse"], done["region"])
-    timeline = Timeline(model.graph, bound, reuse=reuse, region=region)
+    timeline = Timeline(model.graph, bound, reuse=reuse)
     transient = sum(one.bytes for one in timeline.live)
     return TrainingMemory(
         batch=next(iter(sizes.values())),
@@ -84,7 +84,7 @@ def measure_program(program: Program, sizes: Mapping[str, int]) -> TrainingMemor
         second_copies=again,
         data=data,
         activations=transient,
-        fragments=timeline.held - transient,
+        fragments=timeline.follow(region).held - transient,
         live=tuple(timeline.live),
         at=timeline.at,
         session=_NODE * number_of_nodes(program.step.graph) + timeline.constants,

@@ -69,9 +69,10 @@ _LARGEST = 2**31 - 1
 
 
 def least_memory(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> tuple[bool, int]:
-    """Return how ONNX Runtime takes least memory for a run: with `reuse` or not, and its first region; see Timeline.
+    """Return how ONNX Runtime takes least memory for a run: with planned reuse or not, and the first region's bytes.
 
-    Regions that grow step by step leave room at their ends; one that has room for all has a larger table.
+    See Timeline; 0 bytes leave the region to ONNX Runtime. Regions that grow step by step leave room at their ends;
+    one that has room for all has a larger table.
     """
     found = []
     for reuse in (True, False):
@@ -88,18 +89,11 @@ class Timeline:
 
     `bound` names outputs that are written where they stay; `sizes` are those of symbols. With `reuse`, ONNX Runtime
     plans beforehand which tensor takes over the memory of one of its size that nobody reads any more: that memory is
-    then kept from the first of them to the last. `region` is how many bytes its allocator begins with, 0 where that is
-    left to it.
+    then kept from the first of them to the last.
     """
 
     def __init__(
-        self,
-        graph: ir.Graph,
-        bound: set[str],
-        sizes: Mapping[str, int] | None = None,
-        *,
-        reuse: bool = True,
-        region: int = 0,
+        self, graph: ir.Graph, bound: set[str], sizes: Mapping[str, int] | None = None, *, reuse: bool = True
     ) -> None:
         self._bound, self._sizes, self._reuse = bound, sizes or {}, reuse
         folded = _folded(graph, self._sizes)
@@ -124,8 +118,6 @@ class Timeline:
         """What the allocator hands out, by whom it is for, with its bytes; 0 bytes for what it gets back."""
         self._plan()
         self._run()
-        self.held = self.follow(region).held
-        """What of the allocator's memory is ever used, with what it needs for itself."""
 
     def follow(self, region: int) -> Arena:
         """Return the allocator after two runs that begin with a region of so many bytes, 0 where that is left to it.

@@ -99,6 +99,7 @@ def test_counting_to_a_size_gives_as_many() -> None:
     assert dims_of(op.Range(0, size, 1)) == ("batch",)
     assert dims_of(op.Range(0, op.Mul(size, 3), 1)) == ("3*batch",)
     assert dims_of(op.Range(0, 5, 1)) == (5,)
+    assert dims_of(op.Range(0, -5, 1)) == (0,)
     assert dims_of(op.Range(1, size, 1)) == (None,)
     assert dims_of(op.Range(0, size, 2)) == (None,)
 
