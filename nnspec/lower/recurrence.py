@@ -202,7 +202,9 @@ class Loop:
 
     def _range(self) -> ir.Value:
         op = self.op
-        return op.Range(op.constant(0), op.Squeeze(self.sizes.dim(self.length), [0]), op.constant(1))  # type: ignore[no-any-return]
+        steps = op.Range(op.constant(0), op.Squeeze(self.sizes.dim(self.length), [0]), op.constant(1))
+        steps.shape = ir.Shape([_size(self.length)])  # also where it is computed, such as (T - 1)//2
+        return steps  # type: ignore[no-any-return]
 
     def begins_at_zero(self, state: State) -> bool:
         """Return whether a state starts at zero."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nnspec.lower import BATCH
-from nnspec.ops import OPSET, dims_of
+from nnspec.ops import OPSET, Dims, dims_of
 from nnspec.ops.blocks import number_of_blocks
 from nnspec.ops.infer import factors, infer
 from nnspec.ops.shapedata import fold, remember
@@ -68,9 +68,15 @@ def _fix(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
 
 
 def _substitute(value: ir.Value, sizes: Mapping[str, int]) -> None:
-    dims = dims_of(value)
+    dims = dims_at(value, sizes)
     if dims is not None:
-        value.shape = ir.Shape([number(d, sizes) if isinstance(d, str) else d for d in dims])
+        value.shape = ir.Shape(dims)
+
+
+def dims_at(value: ir.Value | None, sizes: Mapping[str, int]) -> Dims | None:
+    """Return the dims of a value where symbols have these sizes, or None where not even the rank is known."""
+    dims = None if value is None else dims_of(value)
+    return None if dims is None else tuple(number(d, sizes) if isinstance(d, str) else d for d in dims)
 
 
 def number(dim: str, sizes: Mapping[str, int]) -> int | str:

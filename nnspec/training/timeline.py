@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nnspec.autodiff.driver import sources
-from nnspec.ops import dims_of
+from nnspec.ops import dims_of, numbers
 from nnspec.ops.blocks import DOMAIN
 from nnspec.training.arena import FIRST_REGION, Arena, Chunk
-from nnspec.training.fixed import number
+from nnspec.training.fixed import dims_at
 
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators whose result is their first input's memory."""
@@ -29,6 +29,14 @@ _IN_PLACE = frozenset(
 Measured with ONNX Runtime 1.31, one operator at a time."""
 
 _PRODUCTS = frozenset({"MatMul", "Gemm"})
+
+_ROOM = (1.25, 1.5, 2.0)
+"""How many times what it needs a region may have that is to hold all: kernels take memory that is not known here.
+
+Which is best nobody can tell beforehand: how a chunk is cut up hangs on how large the last one is.
+"""
+_LARGEST = 2**31 - 1
+"""Bytes of a first region that can be asked for in Python."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +58,8 @@ def size_of(value: ir.Value, sizes: Mapping[str, int] | None = None) -> int:
     """
     if (node := value.producer()) is not None and node.op_type == "Compress" and node.inputs[0] is not None:
         return size_of(node.inputs[0], sizes)
-    dims = dims_of(value)
-    if dims is None or value.dtype is None:
-        return 0
-    known = [number(d, sizes or {}) if isinstance(d, str) else d for d in dims]
-    if not all(isinstance(d, int) for d in known):
-        return 0
-    return math.ceil(math.prod(d for d in known if isinstance(d, int)) * value.dtype.itemsize)
-
-
-_ROOM = (1.25, 1.5, 2.0)
-"""How many times what it needs a region may have that is to hold all: kernels take memory that is not known here.
-
-Which is best nobody can tell beforehand: how a chunk is cut up hangs on how large the last one is.
-"""
-_LARGEST = 2**31 - 1
-"""Bytes of a first region that can be asked for in Python."""
+    dims = _numbers_of(value, sizes or {})
+    return 0 if dims is None or value.dtype is None else math.ceil(math.prod(dims) * value.dtype.itemsize)
 
 
 def least_memory(graph: ir.Graph, bound: set[str], sizes: Mapping[str, int]) -> tuple[bool, int]:
@@ -249,10 +243,14 @@ def _folded(graph: ir.Graph, sizes: Mapping[str, int]) -> set[ir.Node]:
 
 
 def _asks_known_size(node: ir.Node, sizes: Mapping[str, int]) -> bool:
-    if node.op_type not in ("Shape", "Size") or node.inputs[0] is None:
-        return False
-    dims = dims_of(node.inputs[0])
-    return dims is not None and all(isinstance(number(d, sizes) if isinstance(d, str) else d, int) for d in dims)
+    asked = node.inputs[0] if node.op_type in ("Shape", "Size") else None
+    return asked is not None and _numbers_of(asked, sizes) is not None
+
+
+def _numbers_of(value: ir.Value, sizes: Mapping[str, int]) -> list[int] | None:
+    """Return the dims of a value where all of them are numbers, once symbols have these sizes."""
+    dims = dims_at(value, sizes)
+    return numbers(dims) if dims is not None and all(isinstance(d, int) for d in dims) else None
 
 
 def _written_over(node: ir.Node) -> Sequence[ir.Value | None]:

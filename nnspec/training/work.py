@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from nnspec.ops import dims_of
-from nnspec.training.fixed import number
+from nnspec.training.fixed import dims_at
 
 
 def work(graph: ir.Graph, sizes: Mapping[str, int]) -> dict[str, int] | None:
@@ -19,7 +18,7 @@ def work(graph: ir.Graph, sizes: Mapping[str, int]) -> dict[str, int] | None:
     """
     count = {"macs": 0, "bytes": 0}
     for node, times in _nodes(graph, sizes):
-        outs = [_dims(out, sizes) for out in node.outputs]
+        outs = [dims_at(out, sizes) for out in node.outputs]
         if any(isinstance(d, str) for dims in outs for d in dims or ()):
             return None
         for out, dims in zip(node.outputs, outs, strict=True):
@@ -41,7 +40,7 @@ def _nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) -> Iterato
         if node.op_type == "Scan":
             scans = node.attributes["num_scan_inputs"].as_int()
             axes = node.attributes.get_ints("scan_input_axes", None)
-            dims = _dims(node.inputs[-scans], sizes) or (1,)
+            dims = dims_at(node.inputs[-scans], sizes) or (1,)
             steps = dims[axes[-scans] if axes else 0]
             again = steps if isinstance(steps, int) else 1
             yield from _nodes(node.attributes["body"].as_graph(), sizes, times * again)
@@ -50,7 +49,7 @@ def _nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) -> Iterato
 def _macs(node: ir.Node, sizes: Mapping[str, int]) -> int:
     if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
         return 0
-    first, second, out = (_dims(v, sizes) for v in (*node.inputs[:2], node.outputs[0]))
+    first, second, out = (dims_at(v, sizes) for v in (*node.inputs[:2], node.outputs[0]))
     if first is None or second is None or out is None:
         return 0
     if node.op_type == "MatMul":
@@ -60,8 +59,3 @@ def _macs(node: ir.Node, sizes: Mapping[str, int]) -> int:
     else:
         factors = (*(out if node.op_type == "Conv" else first), *second[1:])
     return math.prod(factors) if all(isinstance(f, int) for f in factors) else 0  # type: ignore[arg-type]
-
-
-def _dims(value: ir.Value | None, sizes: Mapping[str, int]) -> tuple[int | str | None, ...] | None:
-    dims = None if value is None else dims_of(value)
-    return None if dims is None else tuple(number(d, sizes) if isinstance(d, str) else d for d in dims)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from nnspec_runtime.session import new_arena, numpy_dtype
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 _RUNS = 2
 """The second one finds what the first one left, and cuts it up in its own way."""
 
@@ -37,9 +37,7 @@ def main() -> None:
     # The allocator tells what it takes in its log, which goes to standard error.
     os.dup2(os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC), 2)
     ort.set_default_logger_severity(1)
-    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    settings = ort.OrtArenaCfg({"initial_chunk_size_bytes": int(region)}) if int(region) else None
-    ort.create_and_register_allocator(info, settings)
+    new_arena(int(region))
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
@@ -51,10 +49,10 @@ def main() -> None:
     binding = session.io_binding()
     kept = []
     for one in session.get_inputs():
-        kept.append(ort.OrtValue.ortvalue_from_numpy(np.ones(one.shape, DTYPES[one.type])))
+        kept.append(ort.OrtValue.ortvalue_from_numpy(np.ones(one.shape, numpy_dtype(one.type))))
         binding.bind_ortvalue_input(one.name, kept[-1])
     for one in session.get_outputs():
-        kept.append(ort.OrtValue.ortvalue_from_numpy(np.zeros(one.shape, DTYPES[one.type])))
+        kept.append(ort.OrtValue.ortvalue_from_numpy(np.zeros(one.shape, numpy_dtype(one.type))))
         binding.bind_ortvalue_output(one.name, kept[-1])
     for _ in range(_RUNS):
         session.run_with_iobinding(binding)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -99,6 +100,13 @@ def _finished(ops: Ops, values: list[ir.Value]) -> ir.Graph:
     return ops.graph
 
 
+def allocator_of(path: Path, reuse: bool, region: int) -> dict[str, list[Any]]:
+    """Return what ONNX Runtime's own allocator says of a model, see `arena_of.py`."""
+    command = [sys.executable, str(CHILD), str(path), str(int(reuse)), str(region)]
+    told: dict[str, list[Any]] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return told
+
+
 def regions_of(graph: ir.Graph, reuse: bool, region: int) -> tuple[list[int], list[str]]:
     """Return the KiB that the timeline says are touched of each region, and its order of the nodes."""
     found = Timeline(graph, {v.name or "" for v in graph.outputs}, reuse=reuse)
@@ -116,8 +124,7 @@ def test_the_allocator_touches_what_the_timeline_says(
     graph = kind(seed)
     path = tmp_path / "graph.onnx"
     ir.save(ir.Model(graph, ir_version=IR_VERSION), path)
-    command = [sys.executable, str(CHILD), str(path), str(int(reuse)), str(region)]
-    real = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    real = allocator_of(path, reuse, region)
     regions, order = regions_of(graph, reuse, region)
     assert [name for name in order if name in real["order"]] == real["order"]
     # A region does not begin where a page does.
@@ -137,8 +144,7 @@ def test_one_region_for_all_saves_what_growing_ones_waste(tmp_path: Path) -> Non
     ir.save(fixed, tmp_path / "step.onnx")
     touched = []
     for region in (0, work["region"]):
-        command = [sys.executable, str(CHILD), str(tmp_path / "step.onnx"), str(int(work["reuse"])), str(region)]
-        real = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["regions"]
+        real = allocator_of(tmp_path / "step.onnx", work["reuse"], region)["regions"]
         followed = regions_of(fixed.graph, work["reuse"], region)[0]
         assert sum(real) == pytest.approx(sum(followed), rel=0.03)
         touched.append(sum(real))
