@@ -9,7 +9,7 @@ import pytest
 from nnspec.autodiff import differentiate
 from nnspec.ir import Network
 from nnspec.lower import finish_outputs, lower
-from nnspec.ops import IR_VERSION
+from nnspec.ops import IR_VERSION, dims_of
 from tests.recurrent.running import Arrays, model_of, network_of, random_weights, run
 
 MOVE = "next h = tanh((x, h) -> concat -> dense(4))"
@@ -162,3 +162,11 @@ def test_samples_of_different_lengths(cell: str, use: str) -> None:
         alone = run(model, {**cut, "x.lengths": lengths[i : i + 1]})["y"]
         np.testing.assert_allclose(together[i, :length], alone[0], rtol=1e-5, atol=1e-5)
         assert not together[i, length:].any()
+
+
+def test_the_steps_of_a_computed_length_are_named() -> None:
+    text = """network N { input x: [T, 6] masked
+      output y = x -> transpose -> conv(8, 3, stride = 2) -> transpose -> lstm(4) -> last -> dense(3) }"""
+    graph = lower(network_of(text), fused=False).graph
+    named = {node.name: dims_of(node.outputs[0]) for node in graph if node.op_type == "Range"}
+    assert named["lstm1/Range"] == ("(T - 1)//2",)
